@@ -1,0 +1,53 @@
+"""Neuralmine: watch a neural network turn data into meaning, layer by layer.
+
+Nouns: Network, Layer, Trace, Activation, Finding, View, Check, Dataset, Step, Verdict.
+Verbs: load, trace, look, train, render, report, serve.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import datasets
+    from .lens import lens, look
+    from .networks import load
+    from .networks.edited import edited
+    from .report import render, report
+    from .server import serve
+    from .stores.findings import load_finding
+    from .tracing import trace
+    from .training import train
+    from .types import Activation, Check, Dataset, Finding, Layer, Network, Prediction, Step, Trace, Verdict
+    from .views import View
+
+_WHERE = {
+    "load": "networks", "edited": "networks.edited", "trace": "tracing", "look": "lens", "lens": "lens",
+    "train": "training", "render": "report", "report": "report", "serve": "server", "load_finding": "stores.findings",
+    **dict.fromkeys(
+        ("Activation", "Check", "Dataset", "Finding", "Layer", "Network", "Prediction", "Step", "Trace", "Verdict"), "types"
+    ),
+    "View": "views",
+}  # fmt: skip
+__all__ = [
+    "Activation", "Check", "Dataset", "Finding", "Layer", "Network", "Prediction", "Step", "Trace", "Verdict", "View",
+    "datasets", "edited", "lens", "load", "load_finding", "look", "render", "report", "serve", "trace", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Nothing is imported until it is asked for: `import neuralmine` and listing lenses load no torch.
+    if name == "datasets":
+        return importlib.import_module(".datasets", __name__)
+    if name not in _WHERE:
+        raise AttributeError(f"module 'neuralmine' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value  # also wins over the submodules `lens` and `report`, which bear their verbs' names
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+
+from ..dense import checked_unit, operand_names, picture, sum_of, weighted_sums
+from ..lens import lens
+from ..types import LAST, Check, Finding, Input, LayerName, Network, Unit
+from ..views import Grid, Table
+
+
+@lens(on="b d")
+def neuron(network: Network, image: Input, *, layer: LayerName = LAST, unit: Unit = 0) -> Finding:
+    """One neuron's arithmetic, term by term: input × weight, all added up, + bias, then the activation.
+
+    Numbers: "inputs", "weights" and "products" (one for each input), "bias", "sum" (with the bias), "activation".
+    The provenance says from which layer the inputs come ("from"), so that each can be opened in turn.
+    The check adds the products up again with exact rounding and compares with what the network computed.
+
+    Options:
+        layer: a layer with weighted sums, or one of the blocks around them.
+        unit: which neuron of it, from 0.
+
+    Raises UsageError for a layer without weighted sums or a neuron that does not exist.
+
+    >>> import neuralmine as nm
+    >>> finding = nm.look("neuron", nm.load("digits"), nm.datasets.load("digits").images[0], layer="hidden1", unit=3)
+    >>> finding.numbers["products"].shape
+    (64,)
+    """
+    import math
+
+    sums, _, _ = weighted_sums(network, image)
+    weighted = sum_of(sums, layer)
+    unit = checked_unit(weighted, unit)
+    inputs = weighted.inputs[0].detach().cpu().numpy()
+    weight = weighted.linear.weight[unit].detach().cpu().numpy().copy()
+    bias = 0.0 if weighted.linear.bias is None else float(weighted.linear.bias[unit])
+    products = inputs * weight
+    total, activation = float(weighted.sums[0, unit]), float(weighted.activations[0, unit])
+    again = math.fsum([*(float(a) * float(b) for a, b in zip(inputs, weight, strict=True)), bias])
+    names = operand_names(weighted)
+    order = np.argsort(-np.abs(products))
+    rows = tuple((names[i], float(inputs[i]), float(weight[i]), float(products[i])) for i in order)
+    squashed = (
+        f"{weighted.activation.lower()}({total:.4g}) = {activation:.4g}" if weighted.activation else "put out as it is"
+    )
+    return Finding(
+        {
+            "inputs": inputs,
+            "weights": weight,
+            "products": products,
+            "bias": np.array(bias),
+            "sum": np.array(total),
+            "activation": np.array(activation),
+        },
+        (
+            Grid("input × weight", picture(weighted, products), "signed"),
+            Table(
+                "terms, largest first", ("what", "value", "weight", "value × weight"), rows, ("bias", None, None, bias)
+            ),
+        ),
+        (
+            Check(
+                "the terms add up to the sum",
+                abs(again - total),
+                passed=abs(again - total) <= 1e-6 * max(1.0, float(np.abs(products).sum())),
+                meaning="The difference between adding the terms with exact rounding and the network's own sum.",
+            ),
+        ),
+        summary=f"{weighted.block} {unit}: {len(inputs)} terms add up to {total - bias:.4g}, bias {bias:+.4g}, sum {total:.4g}; {squashed}.",
+        provenance={
+            "from": weighted.source,
+            "block": weighted.block,
+            "activation": weighted.activation,
+            "sum_layer": weighted.name,
+            "names": names,
+        },
+    )

@@ -1,0 +1,9 @@
+"""Views: data to be shown, one kind a file; drawn the same on every face."""
+
+from .bars import Bars
+from .grid import Grid
+from .lines import Lines
+from .table import Table
+from .view import View
+
+__all__ = ["Bars", "Grid", "Lines", "Table", "View"]
