@@ -1,8 +1,75 @@
+"""Labelled images: the bundled digits, MNIST, UCI's full optdigits, and the user's own folders and CSV files."""
+
+from __future__ import annotations
+
+from pathlib import Path
 from typing import Any
 
+from ..errors import DataError, UnknownName, UsageError
 from ..types import Dataset
-from .digits import digits
+
+_NAMES = {
+    "digits": "1,797 handwritten digits of 8 × 8 pixels (UCI optdigits, test part), bundled with scikit-learn",
+    "mnist": "70,000 handwritten digits of 28 × 28 pixels; fetched once, or read from a folder of IDX files",
+}
 
 
-def load(name: str, **options: Any) -> Dataset:
-    return digits()
+def names() -> dict[str, str]:
+    """The data sets that have a name: name to one line."""
+    return dict(_NAMES)
+
+
+def load(source: str | Path, **options: Any) -> Dataset:
+    """A Dataset from a name, a CSV file, or a folder (images by class, MNIST's IDX files, or optdigits.tra and .tes).
+
+    Options go to the loader: `label`, `shape`, `scale` for a CSV; `size`, `colour`, `ink` for a folder of images.
+    Raises UnknownName or DataError, saying what was found and what to do.
+
+    >>> len(load("digits"))
+    1797
+    """
+    text = str(source)
+    try:
+        if text == "digits":
+            from .digits import digits
+
+            return digits(**options)
+        if text == "mnist":
+            from .mnist import mnist
+
+            return mnist(**options)
+        return _from_path(Path(text).expanduser(), **options)
+    except TypeError as error:
+        if "keyword argument" not in str(error):
+            raise
+        raise UsageError(f"{error}.", "See help(neuralmine.datasets.load).") from None
+
+
+def _from_path(path: Path, **options: Any) -> Dataset:
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        from .table import csv
+
+        return csv(path, **options)
+    if path.is_file() and path.suffix in (".tra", ".tes"):
+        path = path.parent
+    if not path.is_dir():
+        if path.exists():
+            raise DataError(f"{path} is no CSV file and no folder.", "Give a .csv file or a folder of images by class.")
+        if path.suffix or "/" in str(path):
+            raise DataError(f"There is no {path}.", "Check the path.")
+        raise UnknownName("data set", path, names())
+    try:
+        inside = [p.name for p in path.iterdir()]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+    if {"optdigits.tra", "optdigits.tes"} <= set(inside):
+        from .digits import optdigits
+
+        return optdigits(path, **options)
+    if any("ubyte" in name for name in inside):
+        from .mnist import mnist
+
+        return mnist(path, **options)
+    from .folder import image_folder
+
+    return image_folder(path, **options)

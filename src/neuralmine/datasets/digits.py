@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from ..errors import DataError
 from ..types import Dataset
 
 NOTE = (
@@ -25,3 +28,29 @@ def digits() -> Dataset:
         "digits", (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64), tuple("0123456789"), NOTE,
         "UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998, CC BY 4.0), via scikit-learn",
     )  # fmt: skip
+
+
+def optdigits(folder: Path | str) -> Dataset:
+    """The full UCI set, 3,823 + 1,797 images, with its published split: no writer of the test part is in training.
+
+    `folder` holds optdigits.tra and optdigits.tes (archive.ics.uci.edu, dataset 80). Raises DataError for a missing
+    or broken file.
+    """
+    from .table import numbers_of
+
+    parts = []
+    for name in ("optdigits.tra", "optdigits.tes"):
+        table = numbers_of(Path(folder) / name)
+        if table.shape[1] != 65:
+            raise DataError(f"{Path(folder) / name} has {table.shape[1]} columns, not 65.", "Download it again.")
+        parts.append(table)
+    rows = np.concatenate(parts)
+    return Dataset(
+        "optdigits",
+        (rows[:, :64].reshape(-1, 8, 8) / 16).astype(np.float32),
+        rows[:, 64].astype(np.int64),
+        tuple("0123456789"),
+        "The published, writer-independent split: the 13 writers of the test part wrote none of the training images.",
+        "UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998, CC BY 4.0)",
+        test_from=len(parts[0]),
+    )

@@ -1,0 +1,243 @@
+"""The HTTP interface: JSON for small things, one binary frame (see wire.frame) where numbers travel."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+
+from .. import datasets, lens, optimizers
+from ..errors import NeuralmineError, StoreError, UnknownName
+from ..losses import LOSSES
+from ..networks import catalogue
+from ..stores import runs
+from ..training import Settings
+from ..wire import frame
+from . import LOOPBACK, jobs, page_folder, resolve
+from .requests import ControlRequest, DataRequest, LookRequest, NetworkRequest, RunRequest
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
+    """The application; with a token, every request must carry it (as a cookie, set by the first address opened)."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        jobs.stop_all()
+
+    app = FastAPI(title="Neuralmine", lifespan=life, docs_url=None, redoc_url=None)
+    app.middleware("http")(_guard(host, token))
+    app.add_exception_handler(NeuralmineError, _failed)
+    _describe(app)
+    _answer(app)
+    _train(app)
+    _page(app)
+    return app
+
+
+def _guard(host: str, token: str | None) -> Callable[[Request, Handler], Awaitable[Response]]:
+    async def guard(request: Request, call_next: Handler) -> Response:
+        named = (request.url.hostname or "").strip("[]")
+        # On loopback, another site's page could reach us under a name of its own (DNS rebinding).
+        if host in LOOPBACK and named not in (*LOOPBACK, "testserver"):
+            return _refused(f"This server answers to localhost only, not to {named!r}.", 421)
+        origin = request.headers.get("origin")
+        if request.method not in ("GET", "HEAD") and origin and origin.split("//")[-1] != request.headers.get("host"):
+            return _refused("This request came from another site's page.", 403)
+        if token is None:
+            return await call_next(request)
+        given = request.query_params.get("token") or request.cookies.get("neuralmine_token") or ""
+        if not secrets.compare_digest(given.encode(), token.encode()):
+            return _refused("A token is needed: open the address that `neuralmine serve` printed.", 401)
+        response = await call_next(request)
+        response.set_cookie("neuralmine_token", token, httponly=True, samesite="strict")
+        return response
+
+    return guard
+
+
+def _refused(what: str, status: int) -> JSONResponse:
+    return JSONResponse({"what": what, "hint": "", "kind": "Refused"}, status)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NeuralmineError)
+    status = 404 if isinstance(error, UnknownName) else 507 if isinstance(error, StoreError) else 422
+    return JSONResponse({"what": error.what, "hint": error.hint, "kind": type(error).__name__}, status)
+
+
+def _binary(value: Any) -> Response:
+    return Response(frame(value), media_type="application/octet-stream")
+
+
+def _describe(app: FastAPI) -> None:
+    @app.get("/api/catalogue")
+    def list_catalogue() -> dict[str, Any]:
+        """Everything there is to choose from."""
+        return {
+            "networks": [_preset(name) for name in catalogue.PRESETS],
+            "data": datasets.names(),
+            "lenses": lens.summaries(),
+            "optimizers": optimizers.NAMES,
+            "losses": LOSSES,
+            "settings": {name: getattr(Settings(), name) for name in Settings.__dataclass_fields__},
+        }
+
+    @app.get("/api/lenses/{name}")
+    def describe_lens(name: str) -> dict[str, Any]:
+        """A lens's options, for a form."""
+        found = lens.find(name)
+        options = [
+            {key: getattr(option, key) for key in option.__dataclass_fields__} for option in found.options
+        ]
+        return {"name": found.name, "summary": found.summary, "on": found.on, "nouns": found.nouns, "options": options}
+
+    @app.post("/api/network")
+    def describe_network(asked: NetworkRequest) -> dict[str, Any]:
+        """A network's layers, where it comes from, and on what it was trained."""
+        found = resolve.network(asked)
+        return {
+            "address": asked.address,
+            "name": found.name,
+            "labels": found.labels,
+            "shape": found.shape,
+            "loss": found.loss,
+            "domain": found.domain,
+            "layers": [{key: getattr(layer, key) for key in layer.__dataclass_fields__} for layer in found.layers],
+            "untraced": dict(found.untraced),
+            "parameters": sum(p.numel() for p in found.module.parameters()),
+            "source": {key: getattr(found.source, key) for key in found.source.__dataclass_fields__},
+            "data": _data_of(asked.address),
+        }
+
+
+def _preset(name: str) -> dict[str, Any]:
+    preset = catalogue.PRESETS[name]
+    return {
+        "name": name,
+        "summary": preset.summary,
+        "sizes": preset.architecture["sizes"],
+        "architecture": preset.architecture,
+        "loss": preset.loss,
+        "training": preset.training,
+        "data": preset.data,
+        "classes": preset.classes,
+    }
+
+
+def _data_of(address: str) -> dict[str, Any]:
+    """The data a network belongs to, as a DataRequest."""
+    if address.startswith("run:"):
+        said = runs.about(runs.find(address[4:].partition("@")[0]))
+        return {**said["data"], "part": "test"}
+    preset = catalogue.preset(address.partition(":")[0])
+    classes = list(preset.classes) if len(preset.classes) < 10 else None
+    return DataRequest(name=preset.data, classes=classes).model_dump()
+
+
+def _answer(app: FastAPI) -> None:
+    @app.post("/api/look")
+    def look(asked: LookRequest) -> Response:
+        """A Finding, as a binary frame."""
+        spec = lens.find(asked.lens)
+        nouns: list[Any] = []
+        for noun in spec.nouns:
+            if noun == "network":
+                nouns.append(resolve.network(asked.network))
+            elif noun == "data":
+                nouns.append(resolve.data(asked.data or DataRequest(**_data_of(asked.network.address))))
+            else:
+                nouns.append(resolve.image(asked.input) if asked.input else np.zeros(nouns[0].shape))
+        return _binary(lens.look(asked.lens, *nouns, **asked.options))
+
+    @app.post("/api/data")
+    def images(asked: DataRequest, start: int = 0, count: int = 500) -> Response:
+        """Images `start` to `start + count` of a part: pixels, labels, and where each stands in the whole set."""
+        part = resolve.data(asked)
+        where = slice(max(start, 0), max(start, 0) + min(count, 2000))
+        return _binary(
+            {
+                "images": part.images[where].astype(np.float32),
+                "labels": part.labels[where].astype(np.int32),
+                "indices": resolve.indices(asked)[where].astype(np.int32),
+                "classes": part.classes,
+                "shape": part.shape,
+                "total": len(part),
+                "note": part.note,
+                "source": part.source,
+            }
+        )
+
+
+def _train(app: FastAPI) -> None:
+    @app.get("/api/runs")
+    def list_runs() -> list[dict[str, Any]]:
+        """Every run on this machine, newest first."""
+        return [{**run, "status": jobs.get(run["id"]).status} for run in runs.listed()]
+
+    @app.post("/api/runs")
+    def begin_run(asked: RunRequest) -> dict[str, Any]:
+        """Begin a training run."""
+        return jobs.begin(asked)
+
+    @app.get("/api/runs/{name}")
+    def run_history(name: str) -> dict[str, Any]:
+        """A run's settings and every recorded step, for its curves and its scrubber."""
+        path = runs.find(name)
+        lines = runs.events(path)
+        return {
+            **runs.about(path),
+            **jobs.get(name).report(),
+            "steps": [line for line in lines if "metrics" in line],
+            "changes": [line for line in lines if "changed" in line],
+            "checkpoints": runs.checkpoints(path),
+        }
+
+    @app.post("/api/runs/{name}/control")
+    def control_run(name: str, order: ControlRequest) -> dict[str, Any]:
+        """Play, pause, one step, change settings, rewind."""
+        job = jobs.get(name)
+        job.tell(order)
+        return job.report()
+
+    @app.delete("/api/runs/{name}")
+    def discard_run(name: str) -> dict[str, str]:
+        """Stop a run and delete it."""
+        jobs.discard(name)
+        return {"discarded": name}
+
+    @app.get("/api/runs/{name}/events")
+    def run_events(name: str) -> StreamingResponse:
+        """The run's reports as they change (server-sent events)."""
+        job = jobs.get(name)
+
+        def lines() -> Iterator[str]:
+            for report in jobs.updates(job):
+                yield f"data: {json.dumps(report)}\n\n" if report else ": waiting\n\n"
+
+        return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _page(app: FastAPI) -> None:
+    @app.get("/{path:path}", include_in_schema=False)
+    def page(path: str) -> Response:
+        folder = page_folder().resolve()
+        if path.startswith("api/"):
+            return _refused(f"There is no /{path} here.", 404)
+        file = (folder / path).resolve()
+        if path and file.is_file() and file.is_relative_to(folder):
+            kept = "public, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache"
+            return FileResponse(file, headers={"Cache-Control": kept})
+        if "." in path.rsplit("/", 1)[-1]:
+            return _refused(f"There is no file /{path}.", 404)
+        return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
+
+

@@ -1,0 +1,288 @@
+"""Training in the background: one thread a run, told what to do between steps, writing every step it shows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..architectures import build
+from ..errors import NeuralmineError, UsageError
+from ..networks.torch_module import network_of
+from ..stores import runs
+from ..training import ONE_WEIGHT, Settings, train
+from ..types import Dataset, Network, Source
+from . import resolve
+from .requests import ControlRequest, NetworkRequest, RunRequest
+
+# Seconds between two steps that are shown; slow and medium show every update, fast and full every epoch.
+SPEEDS = {"slow": 0.7, "medium": 0.06, "fast": 0.12, "full": 0.0}
+_PACES = {"slow": "update", "medium": "update", "fast": "epoch", "full": "epoch"}
+
+_jobs: dict[str, Job] = {}
+
+
+class Job:
+    """A run that is being trained, or could be: its thread, and the orders for it."""
+
+    def __init__(self, name: str) -> None:
+        self.path = runs.find(name)
+        self.name = name
+        self.changed = threading.Condition()
+        self.status = "paused"  # playing, paused, ended or failed
+        self.speed = "fast"
+        self.steps_to_go = 0
+        self.orders: dict[str, Any] = {}
+        self.stopping = False
+        self.latest: dict[str, Any] | None = (runs.summary(self.path))["last"]
+        self.message = ""
+        self.version = 0
+        self.thread: threading.Thread | None = None
+
+    def tell(self, order: ControlRequest) -> None:
+        """Carry out an order from the page. Raises UsageError for one that cannot be."""
+        if order.do == "rewind":
+            self.rewind(order.to)
+            return
+        Settings().changed(**order.settings)  # refuse impossible settings now, not in the thread
+        with self.changed:
+            if order.speed:
+                self.speed = order.speed
+            if order.settings:
+                self.orders |= order.settings
+            if order.do == "play":
+                self.status, self.steps_to_go = "playing", 0
+            elif order.do == "step":
+                self.status, self.steps_to_go = "playing", 1
+            elif order.do == "pause":
+                self.status = "paused"
+            elif order.do == "stop":
+                self.stopping = True
+            self._bump()
+        if order.do in ("play", "step"):
+            self.start()
+
+    def start(self) -> None:
+        if self.thread is None or not self.thread.is_alive():
+            self.stopping = False
+            self.thread = threading.Thread(target=self._life, name=f"run {self.name}", daemon=True)
+            self.thread.start()
+
+    def halt(self) -> None:
+        """Stop the thread and wait for it; what it has shown is written."""
+        with self.changed:
+            self.stopping = True
+            self._bump()
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join(timeout=30)
+
+    def rewind(self, to: int | None) -> None:
+        """Go back to a step: what came later is forgotten and training goes on from there."""
+        if to is None:
+            raise UsageError("Rewind to which step?", "Give the step's number.")
+        self.halt()
+        network = runs.load_network(self.path, to)
+        known = runs.checkpoints(self.path)
+        if to not in known:
+            raise UsageError(f"Step {to} was not recorded.", f"Choose one from {known[0]} to {known[-1]}.")
+        del network
+        runs.cut(self.path, to)
+        resolve.forget(self.name)
+        with self.changed:
+            self.status, self.latest, self.message = "paused", runs.summary(self.path)["last"], ""
+            self._bump()
+
+    def _bump(self) -> None:
+        self.version += 1
+        self.changed.notify_all()
+
+    def _life(self) -> None:
+        try:
+            self._train()
+        except NeuralmineError as error:
+            self._finish("failed", str(error))
+        except Exception as error:  # a thread that dies silently would leave the page waiting
+            self._finish("failed", f"Training broke: {error}")
+
+    def _finish(self, status: str, message: str) -> None:
+        with self.changed:
+            self.status, self.message = status, message
+            self._bump()
+
+    def _train(self) -> None:
+        said = runs.about(self.path)
+        settings = runs.settings_at(self.path)
+        data, test = runs.data_parts(said)
+        if said.get("only") is not None:
+            data = data.take(slice(said["only"], said["only"] + 1), "one image")
+        network = runs.empty_network(self.path)
+        known = runs.checkpoints(self.path)
+        state = runs.state_at(self.path, known[-1]) if known else None
+        plain = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+        self._started(said, network)
+        training = train(network, data, test=test, start=state, **{**plain, **self._pacing(settings)})
+        change: dict[str, Any] | None = None
+        shown = 0.0
+        while True:
+            try:
+                step = training.send(change)
+            except StopIteration:
+                self._end("finished", "All epochs are done.")
+                return
+            change = None
+            pause = SPEEDS[self.speed] - (time.monotonic() - shown)
+            line = runs.record(self.path, step)
+            self._show(line)
+            shown = time.monotonic()
+            if step.last:
+                stopped = next((t for t in step.trouble if t.stops), None)
+                self._end(stopped.name if stopped else "finished", stopped.what if stopped else "All epochs are done.")
+                training.close()
+                return
+            with self.changed:
+                if self.steps_to_go:
+                    self.steps_to_go -= 1
+                    if not self.steps_to_go:
+                        self.status = "paused"
+                        self._bump()
+                self.changed.wait_for(lambda: self.stopping or self.status == "playing")
+                if self.status == "playing" and pause > 0 and not self.stopping:
+                    self.changed.wait(timeout=pause)
+                if self.stopping:
+                    training.close()
+                    return
+                settings, change = self._next(settings, step.index)
+
+    def _next(self, settings: Settings, index: int) -> tuple[Settings, dict[str, Any]]:
+        """The settings for the next update; changes are written down, so that a replay makes them too."""
+        if self.orders:
+            changed, self.orders = self.orders, {}
+            settings = settings.changed(**changed)
+            runs.append(self.path, {"index": index, "changed": changed})
+        return settings, {
+            **{name: getattr(settings, name) for name in Settings.__dataclass_fields__},
+            **self._pacing(settings),
+        }
+
+    def _pacing(self, settings: Settings) -> dict[str, Any]:
+        pace = "update" if self.steps_to_go else _PACES[self.speed]
+        slow = pace == "update" and settings.optimizer != ONE_WEIGHT
+        return {"pace": pace, "evaluate": 1 if slow or pace == "update" else 0}
+
+    def _started(self, said: dict[str, Any], network: Network) -> None:
+        start = said.get("start")
+        if start and not runs.checkpoints(self.path):
+            carry_over(resolve.network(NetworkRequest(address=start)), network)
+
+    def _show(self, line: dict[str, Any]) -> None:
+        with self.changed:
+            self.latest = line
+            self._bump()
+
+    def _end(self, how: str, message: str) -> None:
+        runs.append(self.path, {"ended": how, "index": self.latest["index"] if self.latest else 0})
+        self._finish("ended", message)
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "run": self.name,
+            "status": self.status,
+            "speed": self.speed,
+            "message": self.message,
+            "latest": self.latest,
+            "version": self.version,
+        }
+
+
+def carry_over(source: Network, target: Network) -> list[str]:
+    """Copy the weights whose names and shapes fit; returns the names of those that did."""
+    import torch
+
+    have = dict(source.module.state_dict())
+    fitting = [n for n, p in target.module.state_dict().items() if n in have and have[n].shape == p.shape]
+    with torch.no_grad():
+        for name, parameter in target.module.state_dict().items():
+            if name in fitting:
+                parameter.copy_(have[name])
+    return fitting
+
+
+def begin(asked: RunRequest) -> dict[str, Any]:
+    """Create a run as asked and, if wanted, set it going. Raises for anything that cannot be trained, before it starts."""
+    settings = Settings().changed(**asked.settings)
+    data = resolve.data(asked.data.model_copy(update={"part": "train"}))
+    architecture = {
+        "name": "mlp",
+        "sizes": [int(_size(data)), *asked.hidden, len(data.classes)],
+        "activation": asked.activation,
+        "output": "sigmoid" if asked.loss == "squared" else "linear",
+        "bias": asked.bias,
+        "seed": settings.seed,
+    }
+    if sum(asked.hidden) > 4096 or len(asked.hidden) > 128:
+        raise UsageError(
+            f"{len(asked.hidden)} hidden layers with {sum(asked.hidden)} neurons are more than the page can show.",
+            "Use at most 128 layers and 4,096 neurons, or train it in Python with neuralmine.train.",
+        )
+    network = network_of(
+        build(architecture), shape=data.shape, labels=data.classes, loss=asked.loss, source=Source("new")
+    )
+    kept = carry_over(resolve.network(NetworkRequest(address=asked.start)), network) if asked.start else []
+    if asked.only is not None and not 0 <= asked.only < len(data):
+        raise UsageError(f"There are training images 0 to {len(data) - 1}, not {asked.only}.", "Choose one of those.")
+    said = {
+        "data": asked.data.model_dump(exclude={"part"}),
+        "architecture": architecture,
+        "loss": asked.loss,
+        "classes": list(data.classes),
+        "shape": list(data.shape),
+        "settings": {name: getattr(settings, name) for name in Settings.__dataclass_fields__},
+        "start": asked.start,
+        "only": asked.only,
+    }
+    path = runs.create(said)
+    job = get(path.name)
+    job.tell(ControlRequest(do="step" if not asked.playing else "play"))
+    return {**job.report(), "kept": kept, "about": runs.about(path)}
+
+
+def _size(data: Dataset) -> int:
+    size = 1
+    for length in data.shape:
+        size *= length
+    return size
+
+
+def get(name: str) -> Job:
+    """The job of a run; one that is not being trained waits, paused."""
+    if name not in _jobs:
+        _jobs[name] = Job(name)
+    return _jobs[name]
+
+
+def discard(name: str) -> None:
+    """Stop a run and delete it."""
+    job = get(name)
+    job.halt()
+    runs.discard(job.path)
+    resolve.forget(name)
+    _jobs.pop(name, None)
+
+
+def stop_all() -> None:
+    for job in list(_jobs.values()):
+        job.halt()
+
+
+def updates(job: Job, seen: int = -1) -> Iterator[dict[str, Any]]:
+    """The job's reports as they change, the newest only; an empty one every 10 s keeps the line open."""
+    while True:
+        with job.changed:
+            job.changed.wait_for(lambda: job.version != seen, timeout=10)
+            if job.version == seen:
+                report: dict[str, Any] = {}
+            else:
+                seen, report = job.version, job.report()
+        yield report
+        time.sleep(0.04)  # at most 25 a second; what happened in between is in the history

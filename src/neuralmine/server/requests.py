@@ -1,0 +1,74 @@
+"""What the page may ask, as pydantic models: the one place where wire types are written."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class WeightEdit(Strict):
+    parameter: str
+    index: list[int]
+    value: float
+
+
+class NetworkRequest(Strict):
+    """A network's address ("64-16-10", "64-16-10:untrained", "run:ID", "run:ID@120") and what is changed by hand."""
+
+    address: str = "64-16-10"
+    weights: list[WeightEdit] = []
+    off: dict[str, list[int]] = {}
+
+
+class DataRequest(Strict):
+    """A data set's name or path, the part of it, and how it is split; `classes` keeps only some."""
+
+    name: str = "digits"
+    part: Literal["train", "test", "all"] = "test"
+    seed: int = 0
+    test: float = Field(0.25, gt=0, lt=1)
+    classes: list[str] | None = None
+
+
+class InputRequest(Strict):
+    """One image: given pixel by pixel, or by its place in a data set."""
+
+    pixels: list[float] | None = None
+    data: DataRequest | None = None
+    index: int = 0
+
+
+class LookRequest(Strict):
+    lens: str
+    network: NetworkRequest = NetworkRequest()
+    input: InputRequest | None = None
+    data: DataRequest | None = None
+    options: dict[str, Any] = {}
+
+
+class RunRequest(Strict):
+    """A new training run; `start` is a network whose fitting weights it begins with."""
+
+    data: DataRequest = DataRequest()
+    hidden: list[int] = [16]
+    activation: str = "sigmoid"
+    loss: Literal["squared", "cross_entropy"] = "squared"
+    bias: bool = True
+    start: str | None = None
+    only: int | None = None
+    settings: dict[str, Any] = {}
+    playing: bool = False
+
+
+class ControlRequest(Strict):
+    """What a running training is told: play, pause, one step, at what speed, with which settings; go back to a step."""
+
+    do: Literal["play", "pause", "step", "change", "rewind", "stop"]
+    speed: Literal["slow", "medium", "fast", "full"] | None = None
+    settings: dict[str, Any] = {}
+    to: int | None = None

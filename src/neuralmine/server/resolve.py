@@ -1,0 +1,116 @@
+"""From what the page asks to nouns: networks by address, data by name, images by place; the recent ones are kept."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from .. import datasets
+from ..errors import UsageError
+from ..networks import catalogue
+from ..networks.edited import edited
+from ..stores import runs
+from ..types import Dataset, Network
+from .requests import DataRequest, InputRequest, NetworkRequest
+
+_networks: OrderedDict[str, Network] = OrderedDict()
+_lock = threading.Lock()
+
+
+def network(asked: NetworkRequest) -> Network:
+    """The network at an address, with the changes made by hand."""
+    found = _by_address(asked.address)
+    if not asked.weights and not asked.off:
+        return found
+    changes: dict[str, list[tuple[list[int], float]]] = {}
+    for edit in asked.weights:
+        changes.setdefault(edit.parameter, []).append((edit.index, edit.value))
+    return edited(found, weights=changes, off=asked.off)
+
+
+def _by_address(address: str) -> Network:
+    """Only the catalogue and the runs: a page must not make the server read any file or import any module."""
+    kind, _, rest = address.partition(":")
+    if kind == "run":
+        name, _, step = rest.partition("@")
+        path = runs.find(name)
+        if step and not step.isdigit():
+            raise UsageError(f"{step!r} is no step of a run.", "Write run:NAME@120.")
+        if not step:  # the latest changes while it trains, so it is never kept
+            return runs.load_network(path)
+        return _kept(address, lambda: runs.load_network(path, int(step)))
+    if rest not in ("", "untrained"):
+        raise UsageError(f"{address!r} is no network's address.", "Write 64-16-10, 64-16-10:untrained or run:NAME@120.")
+    return _kept(address, lambda: catalogue.load_preset(kind, trained=not rest))
+
+
+def _kept(address: str, make: Any) -> Network:
+    with _lock:
+        if address in _networks:
+            _networks.move_to_end(address)
+            return _networks[address]
+    made = make()
+    with _lock:
+        _networks[address] = made
+        while len(_networks) > 64:
+            _networks.popitem(last=False)
+    return made
+
+
+def forget(run: str) -> None:
+    """Forget the kept networks of a run, after it was rewound or discarded."""
+    with _lock:
+        for address in [a for a in _networks if a.startswith(f"run:{run}")]:
+            del _networks[address]
+
+
+@functools.lru_cache(maxsize=4)
+def _whole(name: str) -> Dataset:
+    return datasets.load(name)
+
+
+def data(asked: DataRequest) -> Dataset:
+    """The part of a data set that was asked for."""
+    whole = _whole(asked.name)
+    if asked.classes:
+        whole = whole.only(tuple(asked.classes))
+    if asked.part == "all":
+        return whole
+    train, test = _parts(whole, asked)
+    return train if asked.part == "train" else test
+
+
+@functools.lru_cache(maxsize=16)
+def _indices(name: str, classes: tuple[str, ...], test: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    whole = _whole(name)
+    return (whole.only(classes) if classes else whole).split_indices(test, seed)
+
+
+def _parts(whole: Dataset, asked: DataRequest) -> tuple[Dataset, Dataset]:
+    train, test = _indices(asked.name, tuple(asked.classes or ()), asked.test, asked.seed)
+    return whole.take(train, f"{whole.name} train"), whole.take(test, f"{whole.name} test")
+
+
+def indices(asked: DataRequest) -> np.ndarray:
+    """Where the images of a part stand in the whole data set."""
+    if asked.part == "all":
+        whole = _whole(asked.name)
+        return np.arange(len(whole.only(tuple(asked.classes)) if asked.classes else whole))
+    train, test = _indices(asked.name, tuple(asked.classes or ()), asked.test, asked.seed)
+    return train if asked.part == "train" else test
+
+
+def image(asked: InputRequest) -> np.ndarray:
+    """One image as an array."""
+    if asked.pixels is not None:
+        return np.asarray(asked.pixels, dtype=np.float64)
+    if asked.data is None:
+        raise UsageError("No input was given.", "Draw one, or choose an image.")
+    chosen = data(asked.data)
+    if not 0 <= asked.index < len(chosen):
+        raise UsageError(f"There are images 0 to {len(chosen) - 1}, not {asked.index}.", "Choose one of those.")
+    return np.asarray(chosen.images[asked.index], dtype=np.float64)
