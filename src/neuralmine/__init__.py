@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import datasets
-    from .lens import lens, look
+    from .lens import look
     from .networks import load
     from .networks.edited import edited
-    from .report import render, report
+    from .reporting import render, report
     from .server import serve
     from .stores.findings import load_finding
     from .tracing import trace
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .views import View
 
 _WHERE = {
-    "load": "networks", "edited": "networks.edited", "trace": "tracing", "look": "lens", "lens": "lens",
-    "train": "training", "render": "report", "report": "report", "serve": "server", "load_finding": "stores.findings",
+    "load": "networks", "edited": "networks.edited", "trace": "tracing", "look": "lens",
+    "train": "training", "render": "reporting", "report": "reporting", "serve": "server", "load_finding": "stores.findings",
     **dict.fromkeys(
         ("Activation", "Check", "Dataset", "Finding", "Layer", "Network", "Prediction", "Step", "Trace", "Verdict"), "types"
     ),
@@ -34,7 +34,7 @@ _WHERE = {
 }  # fmt: skip
 __all__ = [
     "Activation", "Check", "Dataset", "Finding", "Layer", "Network", "Prediction", "Step", "Trace", "Verdict", "View",
-    "datasets", "edited", "lens", "load", "load_finding", "look", "render", "report", "serve", "trace", "train",
+    "datasets", "edited", "load", "load_finding", "look", "render", "report", "serve", "trace", "train",
 ]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'neuralmine' has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value  # also wins over the submodules `lens` and `report`, which bear their verbs' names
+    globals()[name] = value
     return value
 
 

@@ -91,29 +91,22 @@ def _place(
     weighted.source, weighted.shape = "", ()
     if encoded.numel() == flat.numel() and torch.equal(encoded.reshape(flat.shape), flat):
         weighted.source, weighted.shape = "input", network.shape
-    for name, _, tensor in made[:at]:
-        value = tensor.detach()
-        if (
-            value.numel() == flat.numel()
-            and torch.equal(value.reshape(flat.shape), flat)
-            and "." not in name[len(weighted.source) :]
-        ):
-            weighted.source, weighted.shape = _outermost(weighted.source, name), tuple(value.shape[1:])
+    else:
+        for name, _, tensor in made[:at]:
+            value = tensor.detach()
+            if value.numel() == flat.numel() and torch.equal(value.reshape(flat.shape), flat):
+                # A block finishes after its parts, so the last match is the outermost.
+                weighted.source, weighted.shape = name, tuple(value.shape[1:])
     weighted.activations, weighted.block = weighted.sums, weighted.name
-    if at + 1 < len(made) and not next(made[at + 1][1].parameters(), None) is not None:
+    if at + 1 < len(made) and next(made[at + 1][1].parameters(), None) is None:
         name, part, tensor = made[at + 1]
         if tensor.shape == weighted.sums.shape:
             weighted.activation, weighted.activations = type(part).__name__, tensor
             weighted.block = name
-    for name, part, tensor in made[at + 1 :]:
-        if weighted.name.startswith(name + ".") and tensor.shape == weighted.sums.shape:
-            if torch.equal(tensor.detach(), weighted.activations.detach()):
-                weighted.block = name
-
-
-def _outermost(known: str, name: str) -> str:
-    """Of two layers with the same value the block rather than its last part."""
-    return name if known in ("", "input") or known.startswith(name + ".") else name
+    for name, _, tensor in made[at + 1 :]:
+        inside = weighted.name.startswith(name + ".") and tensor.shape == weighted.sums.shape
+        if inside and torch.equal(tensor.detach(), weighted.activations.detach()):
+            weighted.block = name
 
 
 def sum_of(sums: list[WeightedSum], layer: str) -> WeightedSum:

@@ -74,7 +74,7 @@ def backprop(
         "observed": output[0].detach().cpu().numpy(),
         "ideal": _ideal(output, labels),
         "per_output": parts,
-        "loss": np.array(float(loss)),
+        "loss": np.array(loss.item()),
         "loss_after": np.array(_loss_after(network, encoded, labels, lr)),
         "target": np.array(label),
     }
@@ -93,7 +93,7 @@ def backprop(
                   meaning=f"Largest relative difference over {count} weights, each moved a little up and down."),
         ),
         summary=(
-            f"Loss {float(loss):.6g} for {network.labels[label]}; after one step of rate {lr:g} it is "
+            f"Loss {loss.item():.6g} for {network.labels[label]}; after one step of rate {lr:g} it is "
             f"{float(numbers['loss_after']):.6g}."
         ),
         provenance={"blocks": [w.block for w in sums], "from": [w.source for w in sums], "lr": lr},

@@ -34,9 +34,9 @@ def neuron(network: Network, image: Input, *, layer: LayerName = LAST, unit: Uni
     unit = checked_unit(weighted, unit)
     inputs = weighted.inputs[0].detach().cpu().numpy()
     weight = weighted.linear.weight[unit].detach().cpu().numpy().copy()
-    bias = 0.0 if weighted.linear.bias is None else float(weighted.linear.bias[unit])
+    bias = 0.0 if weighted.linear.bias is None else weighted.linear.bias[unit].item()
     products = inputs * weight
-    total, activation = float(weighted.sums[0, unit]), float(weighted.activations[0, unit])
+    total, activation = weighted.sums[0, unit].item(), weighted.activations[0, unit].item()
     again = math.fsum([*(float(a) * float(b) for a, b in zip(inputs, weight, strict=True)), bias])
     names = operand_names(weighted)
     order = np.argsort(-np.abs(products))

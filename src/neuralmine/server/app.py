@@ -12,8 +12,9 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
-from .. import datasets, lens, optimizers
+from .. import datasets, optimizers
 from ..errors import NeuralmineError, StoreError, UnknownName
+from ..lens import find, look, summaries
 from ..losses import LOSSES
 from ..networks import catalogue
 from ..stores import runs
@@ -85,7 +86,7 @@ def _describe(app: FastAPI) -> None:
         return {
             "networks": [_preset(name) for name in catalogue.PRESETS],
             "data": datasets.names(),
-            "lenses": lens.summaries(),
+            "lenses": summaries(),
             "optimizers": optimizers.NAMES,
             "losses": LOSSES,
             "settings": {name: getattr(Settings(), name) for name in Settings.__dataclass_fields__},
@@ -94,7 +95,7 @@ def _describe(app: FastAPI) -> None:
     @app.get("/api/lenses/{name}")
     def describe_lens(name: str) -> dict[str, Any]:
         """A lens's options, for a form."""
-        found = lens.find(name)
+        found = find(name)
         options = [
             {key: getattr(option, key) for key in option.__dataclass_fields__} for option in found.options
         ]
@@ -145,9 +146,9 @@ def _data_of(address: str) -> dict[str, Any]:
 
 def _answer(app: FastAPI) -> None:
     @app.post("/api/look")
-    def look(asked: LookRequest) -> Response:
+    def look_through(asked: LookRequest) -> Response:
         """A Finding, as a binary frame."""
-        spec = lens.find(asked.lens)
+        spec = find(asked.lens)
         nouns: list[Any] = []
         for noun in spec.nouns:
             if noun == "network":
@@ -156,7 +157,7 @@ def _answer(app: FastAPI) -> None:
                 nouns.append(resolve.data(asked.data or DataRequest(**_data_of(asked.network.address))))
             else:
                 nouns.append(resolve.image(asked.input) if asked.input else np.zeros(nouns[0].shape))
-        return _binary(lens.look(asked.lens, *nouns, **asked.options))
+        return _binary(look(asked.lens, *nouns, **asked.options))
 
     @app.post("/api/data")
     def images(asked: DataRequest, start: int = 0, count: int = 500) -> Response:

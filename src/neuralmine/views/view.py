@@ -71,4 +71,4 @@ def one_of(kind: str, given: str, allowed: tuple[str, ...]) -> None:
 
 def number(value: float, digits: int = 3) -> str:
     """A figure as it is printed: `digits` significant digits and a true minus sign."""
-    return f"{value:.{digits}g}".replace("-", "−")
+    return f"{value + 0.0:.{digits}g}".replace("-", "−")  # + 0.0 makes a plain 0 of −0
