@@ -32,18 +32,17 @@ from .errors import NetworkError, NeuralmineError, UnknownName, UsageError
 from .types import Activation, Layer, Network, Trace
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
     from torch.nn import Module
 
 Edit = Callable[["Tensor"], "Tensor"]
 
 # torch's own families of layers whose output depends on nothing but their input, weights and settings.
-_PURE = frozenset(
-    "activation batchnorm channelshuffle conv distance dropout flatten fold instancenorm linear normalization padding "
-    "pixelshuffle pooling sparse upsampling".split()
-)
-_RANDOM = frozenset({"FractionalMaxPool2d", "FractionalMaxPool3d"})
+_PURE = {
+    *("activation", "batchnorm", "channelshuffle", "conv", "distance", "dropout", "flatten", "fold"),
+    *("instancenorm", "linear", "normalization", "padding", "pixelshuffle", "pooling", "sparse", "upsampling"),
+}
+_RANDOM = {"FractionalMaxPool2d", "FractionalMaxPool3d"}
 # A layer is kept as it was in a call only if its weights are this many times smaller than what it put out.
 _SMALLER = 8
 # Copies that turn out to be needed can bring up the need for more, but not often.
@@ -726,6 +725,7 @@ def _left_as_found(module: Module) -> Iterator[None]:
     parts = list(module.modules())
     training = [part for part in parts if part.training]
     # Small, and some modules count or cache in them; so do embeddings with a maximum norm in their weights.
+    kept: list[tuple[Module, Any, dict[str, Any]]]
     kept = [(part, part._buffers, dict(part._buffers)) for part in parts if part._buffers]
     kept += [(p, p._parameters, dict(p._parameters)) for p in parts if getattr(p, "max_norm", None) is not None]
     copies = {id(t): (t, t.clone(), _version(t)) for *_, states in kept for t in states.values() if t is not None}
@@ -741,7 +741,7 @@ def _left_as_found(module: Module) -> Iterator[None]:
             part.training = False
         yield
         for part, name, parameter, version in versions:
-            if _version(parameter) != version or part._parameters.get(name) is not parameter:
+            if _version(parameter) != version or dict(part._parameters).get(name) is not parameter:
                 raise NetworkError(
                     f"The network changed its own weights ({name!r} of a {type(part).__name__}) while it ran.",
                     "Make its forward leave the weights alone in eval mode.",
