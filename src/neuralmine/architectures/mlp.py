@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,10 +35,7 @@ def mlp(
     >>> mlp([64, 16, 10])(torch.zeros(2, 8, 8, dtype=torch.float64)).shape
     torch.Size([2, 10])
     """
-    if len(sizes) < 2 or any(int(size) != size or size < 1 for size in sizes):
-        raise UsageError(
-            f"Layer sizes {list(sizes)} make no network.", "Give inputs, hidden widths, outputs: [64, 16, 10]."
-        )
+    sizes = _checked(sizes)
     for kind, name, allowed in (("activation", activation, ACTIVATIONS), ("dtype", dtype, DTYPES)):
         if name not in allowed:
             raise UnknownName(kind, name, allowed)
@@ -64,6 +62,15 @@ def mlp(
     return nn.Sequential(blocks)
 
 
+def _checked(sizes: Sequence[int]) -> list[int]:
+    whole = [size for size in sizes if isinstance(size, (int, float, np.integer)) and size >= 1 and size % 1 == 0]
+    if len(whole) < 2 or len(whole) < len(sizes):
+        raise UsageError(
+            f"Layer sizes {list(sizes)} make no network.", "Give inputs, hidden widths, outputs: [64, 16, 10]."
+        )
+    return [int(size) for size in whole]
+
+
 class Dropout(nn.Module):
     """Zeroes each value with probability p while training and scales the rest up; draws from a generator of its own."""
 
@@ -76,9 +83,10 @@ class Dropout(nn.Module):
         if not self.training:
             return values
         keep = torch.rand(values.shape, generator=self.generator, dtype=values.dtype) >= self.p
-        return values * keep / (1 - self.p)
+        return values * keep.to(values.device) / (1 - self.p)
 
     def __deepcopy__(self, memo: dict) -> Dropout:
-        copied = Dropout(self.p)  # a torch.Generator cannot be copied; the trainer seeds it anew at each update
+        copied = Dropout(self.p)
+        copied.generator.set_state(self.generator.get_state())  # a torch.Generator cannot be copied in every torch
         copied.training = self.training
         return copied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ from torch import nn
 
 from ..errors import UnknownName, UsageError
 from ..losses import LOSSES, ideal
+from .chain import chain, check_same
+
+ORDERS = ("by_input", "by_neuron")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,60 +31,41 @@ class Hop:
     new_loss: float
 
 
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    # exp(−|z|) never overflows; the quotient picks the right branch without a mask.
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1.0, e) / (1.0 + e)
-
-
-_ACTIVATIONS = {
-    "Sigmoid": (_sigmoid, lambda a: a * (1 - a)),
-    "Tanh": (np.tanh, lambda a: 1 - a * a),
-    "ReLU": (lambda z: np.maximum(z, 0), lambda a: (a > 0).astype(a.dtype)),
-    "": (lambda z: z, np.ones_like),
-}
+_WORTH_CUTTING = 0.8  # above this share of images with ink, cutting them out costs more than it saves
+_QUIET = np.errstate(over="ignore", invalid="ignore")  # an infinite loss is just one that is not lower
 
 
 @dataclass(slots=True, eq=False)
-class _Layer:
-    """A Linear and its activation; arrays are units × images. The bias is the weight of one more input, always 1."""
+class _Part:
+    """All that moving the weights of one input can change, cut out of the whole: units × images, for each layer from
+    `place` on. `rows` are the images that feel the input, None for all of them; `total` is their loss added up."""
 
-    name: str
-    weight: np.ndarray
-    bias: np.ndarray | None
-    activation: str
-    sums: np.ndarray
-    values: np.ndarray
-
-    def inputs(self) -> int:
-        return self.weight.shape[1] + (self.bias is not None)
-
-    def column(self, given: int) -> np.ndarray:
-        """The weights that this input has to every unit, as a view that can be written."""
-        if given == self.weight.shape[1]:
-            assert self.bias is not None
-            return self.bias
-        return self.weight[:, given]
-
-    def act(self, sums: np.ndarray) -> np.ndarray:
-        return _ACTIVATIONS[self.activation][0](sums)
-
-    def slope(self, values: np.ndarray) -> np.ndarray:
-        return _ACTIVATIONS[self.activation][1](values)
+    place: int
+    given: int
+    rows: np.ndarray | None
+    ink: np.ndarray
+    sums: list[np.ndarray]
+    values: list[np.ndarray]
+    ideal: np.ndarray
+    total: float | None = None
 
 
 class OneWeightAtATime(torch.optim.Optimizer):
     """Adjust one weight at a time on the exact loss over all images.
 
     `module` is a chain of Linear layers and elementwise activations; `inputs` is n × …, `labels` n classes. The loss
-    is the mean over the images of what `losses.per_output` adds up. A step hops one weight by −lr × slope; when that
-    overshoots (the exact loss is higher there) the hop halves, at most `halvings` times, and else the weight stays:
-    no step ever raises the loss. Pre-activations are kept and only their changed part is computed anew.
+    is the mean over the images of what `losses.per_output` adds up, without dropout. A step hops one weight by
+    −rate × slope; when that overshoots (the exact loss is not lower there) the hop halves, at most `halvings` times,
+    and else the weight stays: no step ever raises the loss.
 
-    `step()` moves the next weight and returns a Hop; `sweep()` moves all of them once, giving the same weights;
-    both go through the layers from the first, and within a layer input by input. `count` is the number of weights.
+    `step()` moves the next weight and returns a Hop; `sweep()` moves all of them once, giving the same weights,
+    faster: it keeps the pre-activations and computes only what a hop changes. Both go through the layers from the
+    first, and within a layer in `order`: "by_input" (what one input has to every neuron, then the next input; the
+    bias counts as the last) or "by_neuron". Biases are weights too; frozen parameters stay. `count` is the number of
+    weights. Both look at the parameters anew, so anyone may change them in between; `state_dict()` has which weight
+    is next, and resuming from it gives the same weights to the bit.
 
-    Raises UsageError for a module that is no such chain, UnknownName for a loss that does not exist.
+    Raises UsageError for a module that is no such chain, UnknownName for a loss or order that does not exist.
     Source: the essay "Behind the Eyeballs of AI" (Mahoney 2020); coordinate descent with backtracking.
 
     >>> from neuralmine.architectures import build
@@ -101,230 +85,292 @@ class OneWeightAtATime(torch.optim.Optimizer):
         loss: str = "squared",
         rate: float = 4.0,
         halvings: int = 10,
+        order: str = "by_input",
     ) -> None:
-        if loss not in LOSSES:
-            raise UnknownName("loss", loss, LOSSES)
-        super().__init__(list(module.parameters()), {"lr": rate, "cursor": 0})
+        _check(inputs, labels, loss, rate, halvings, order)
+        flat = inputs.detach().cpu().reshape(len(inputs), -1).numpy()
+        self._layers = chain(module, flat.shape[1])
+        super().__init__(list(module.parameters()), {"lr": rate, "cursor": 0, "order": order})
         self.loss_name, self.halvings = loss, halvings
-        self._data = np.ascontiguousarray(inputs.detach().reshape(len(inputs), -1).numpy().T, dtype=np.float64)
+        self.count = sum(layer.inputs * layer.units for layer in self._layers)
+        self._data = np.ascontiguousarray(flat.T, dtype=np.float64)
+        self._ones = np.ones(len(flat))
         # Images without ink at a pixel feel nothing of its weights: only the others are computed anew.
         inked = [np.flatnonzero(row) for row in self._data]
-        self._inked = [None if len(rows) == self._data.shape[1] else rows for rows in inked]
-        self._layers = list(_chain(module, self._data.shape))
-        with torch.no_grad():
-            outputs = torch.zeros(len(inputs), len(self._layers[-1].weight), dtype=torch.float64)
-            self._ideal = np.ascontiguousarray(ideal(outputs, labels).numpy().T)
-        self._ones = np.ones(self._data.shape[1])
-        self.count = sum(layer.inputs() * len(layer.weight) for layer in self._layers)
-        # One output's weights do not touch another output's loss: those of one input can be moved together.
-        self._separable = loss == "squared"
+        self._inked = [None if len(rows) > _WORTH_CUTTING * len(flat) else rows for rows in inked]
+        outputs = torch.zeros(len(flat), self._layers[-1].units, dtype=torch.float64)
+        self._ideal = np.ascontiguousarray(ideal(outputs, labels.cpu()).numpy().T)
         self.refresh()
+        check_same(module, inputs, self._values[-1].T)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("cursor", 0)
+            group.setdefault("order", "by_input")
+
+    @_QUIET
     def refresh(self) -> float:
-        """Compute every pre-activation anew from the weights as they are now; returns the exact loss."""
-        values = self._data
+        """Compute every pre-activation anew from the weights as they are now; returns the exact loss, an image."""
+        self._sums, self._values = [], [self._data]  # values[k] goes into layer k, values[k + 1] comes out of it
         for layer in self._layers:
-            layer.sums = layer.weight.astype(np.float64) @ values
-            if layer.bias is not None:
-                layer.sums += layer.bias[:, None]
-            layer.values = values = layer.act(layer.sums)
-        self._versions = self._current_versions()
-        self._loss = self._total(self._layers[-1].values)
+            self._sums.append(layer.sums(self._values[-1]))
+            self._values.append(layer.act(self._sums[-1]))
+        self._loss = self._total(self._values[-1], self._ideal)
         return self.loss
 
     @property
     def loss(self) -> float:
-        """The exact loss now, an image."""
-        return self._loss / self._data.shape[1]
+        """The exact loss, an image, when last looked at: after the last step, sweep or refresh."""
+        return self._loss / len(self._ones)
 
     @torch.no_grad()
+    @_QUIET
     def step(self, closure: Any = None) -> Hop:  # type: ignore[override]
         """Move the next weight; `closure` is not used, the loss is known here."""
-        self._refresh_if_changed()
+        # Anew each time: nothing drifts, so a resumed run and one that never stopped stay equal to the bit.
+        self.refresh()
         group = self.param_groups[0]
         place, given, unit = self._address(group["cursor"])
+        part = self._cut(place, given)
+        hop = self._hop(part, unit)
+        self._paste(part)
+        self._tell_autograd()
         group["cursor"] = (group["cursor"] + 1) % self.count
-        return self._move(place, given, unit, group["lr"])
+        return hop
 
     @torch.no_grad()
-    def sweep(self) -> float:
-        """Move every weight once, from the first; returns the exact loss after it."""
-        rate, last = self.param_groups[0]["lr"], len(self._layers) - 1
+    @_QUIET
+    def sweep(self, on_weight: Callable[[Hop], object] | None = None) -> float:
+        """Move every weight once, from the first; returns the exact loss after it.
+
+        `on_weight` is called with each Hop; without it the outputs' weights of one input move in one operation.
+        """
         self.refresh()
-        for place, layer in enumerate(self._layers):
-            for given in range(layer.inputs()):
-                if place == last and self._separable:
-                    self._move_together(given, rate)
-                else:
-                    for unit in range(len(layer.weight)):
-                        self._move(place, given, unit, rate)
+        for place, given, units in self._moves(one_by_one=on_weight is not None):
+            part = self._cut(place, given)
+            if self._apart(place) and on_weight is None:
+                self._move_apart(part, units)
+            else:
+                for unit in range(units.start, units.stop):
+                    if on_weight is None:
+                        self._move(part, unit)
+                    else:
+                        on_weight(self._hop(part, unit))
+            self._paste(part)
+        self._tell_autograd()
         self.param_groups[0]["cursor"] = 0
         return self.refresh()
 
-    @torch.no_grad()
-    def curve(self, name: str, index: tuple[int, ...], values: np.ndarray) -> np.ndarray:
-        """The exact loss for each value that this one weight might have, all others as they are."""
-        self._refresh_if_changed()
-        for place, layer in enumerate(self._layers):
-            if name in (f"{layer.name}.weight", f"{layer.name}.bias"):
-                given = index[1] if name.endswith(".weight") else layer.weight.shape[1]
-                now = float(layer.column(given)[index[0]])
-                totals = [self._try(place, given, index[0], float(v) - now)[0] for v in values]
-                return np.array(totals) / self._data.shape[1]
-        raise UnknownName("parameter", name, [f"{layer.name}.weight" for layer in self._layers])
+    @_QUIET
+    def curve(
+        self, name: str, index: tuple[int, ...], *, around: float | None = None, span: float = 3.0, points: int = 61
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The real curve of the loss by one weight, all others as they are: the weight's values and the exact losses.
+
+        `points` values from `around` − span to `around` + span; `around` is the weight's present value unless given.
+        Raises UnknownName for a parameter that is not in the chain, UsageError for an index outside it.
+        """
+        place, given, unit = self._find(name, tuple(index))
+        self.refresh()
+        part = self._cut(place, given)
+        now = float(self._layers[place].column(given)[unit])
+        values = np.linspace(-span, span, points) + (now if around is None else around)
+        rest = self._loss - self._total(part.values[-1], part.ideal)
+        totals = [self._total(self._try(part, unit, value - now)[1][-1], part.ideal) for value in values]
+        return values, (rest + np.array(totals)) / len(self._ones)
 
     def where(self) -> tuple[str, tuple[int, ...]]:
         """The parameter and index of the weight that the next step moves."""
         place, given, unit = self._address(self.param_groups[0]["cursor"])
-        return self._name(place, given, unit)
-
-    def _current_versions(self) -> list[int]:
-        return [p._version for group in self.param_groups for p in group["params"]]
-
-    def _refresh_if_changed(self) -> None:
-        if self._versions != self._current_versions():
-            self.refresh()
+        return self._layers[place].place(given, unit)
 
     def _address(self, cursor: int) -> tuple[int, int, int]:
+        """The layer, input and unit of the weight with that number."""
+        cursor %= self.count
         for place, layer in enumerate(self._layers):
-            here = layer.inputs() * len(layer.weight)
-            if cursor < here:
-                return place, cursor // len(layer.weight), cursor % len(layer.weight)
-            cursor -= here
+            if cursor < layer.inputs * layer.units:
+                if self.param_groups[0]["order"] == "by_neuron":
+                    unit, given = divmod(cursor, layer.inputs)
+                else:
+                    given, unit = divmod(cursor, layer.units)
+                return place, given, unit
+            cursor -= layer.inputs * layer.units
         raise AssertionError("the cursor is kept below the number of weights")
 
-    def _name(self, place: int, given: int, unit: int) -> tuple[str, tuple[int, ...]]:
-        layer = self._layers[place]
-        if given == layer.weight.shape[1]:
-            return f"{layer.name}.bias", (unit,)
-        return f"{layer.name}.weight", (unit, given)
+    def _moves(self, one_by_one: bool) -> Iterator[tuple[int, int, slice]]:
+        """Layer, input and the units to move in turn, for every weight once."""
+        by_neuron = self.param_groups[0]["order"] == "by_neuron"
+        for place, layer in enumerate(self._layers):
+            # Where outputs do not touch each other's loss, both orders give the same weights.
+            if by_neuron and (one_by_one or not self._apart(place)):
+                for unit in range(layer.units):
+                    yield from ((place, given, slice(unit, unit + 1)) for given in range(layer.inputs))
+            else:
+                yield from ((place, given, slice(0, layer.units)) for given in range(layer.inputs))
 
-    def _given(self, place: int, given: int) -> np.ndarray:
-        """What this input is for every image."""
-        source = self._data if place == 0 else self._layers[place - 1].values
-        return self._ones if given == len(source) else source[given]
+    def _find(self, name: str, index: tuple[int, ...]) -> tuple[int, int, int]:
+        names = []
+        for place, layer in enumerate(self._layers):
+            for given in {0, layer.inputs - 1}:
+                names.append(layer.place(given, 0)[0])
+                if names[-1] != name:
+                    continue
+                shape = tuple(layer.parameter(given).shape)
+                if len(index) != len(shape) or not all(0 <= i < n for i, n in zip(index, shape, strict=True)):
+                    raise UsageError(f"{name} has shape {shape} and no {index}.", "Count from 0, below that shape.")
+                return place, index[1] if len(index) == 2 else layer.linear.in_features, index[0]
+        raise UnknownName("parameter", name, sorted(set(names)))
 
-    def _total(self, values: np.ndarray) -> float:
-        """The loss added up over all images, from the last layer's values (activations or logits)."""
+    def _apart(self, place: int) -> bool:
+        """Whether one unit's weights leave the other units' part of the loss alone."""
+        return self.loss_name == "squared" and place == len(self._layers) - 1
+
+    def _cut(self, place: int, given: int) -> _Part:
+        source = self._values[place]
+        ink = self._ones if given == len(source) else source[given]
+        rows = self._inked[given] if place == 0 and given < len(source) else None
+        sums, values, wanted = self._sums[place:], self._values[place + 1 :], self._ideal
+        if rows is not None:
+            ink, wanted = ink[rows], wanted.take(rows, 1)
+            sums, values = [s.take(rows, 1) for s in sums], [v.take(rows, 1) for v in values]
+        return _Part(place, given, rows, ink, sums, values, wanted)
+
+    def _paste(self, part: _Part) -> None:
+        for i, (sums, values) in enumerate(zip(part.sums, part.values, strict=True), start=part.place):
+            if part.rows is None:
+                self._sums[i], self._values[i + 1] = sums, values
+            else:
+                self._sums[i][:, part.rows], self._values[i + 1][:, part.rows] = sums, values
+
+    def _tell_autograd(self) -> None:
+        """Written through numpy, so torch has to be told: a graph kept from before must not use the new values."""
+        for layer in self._layers:
+            for parameter in layer.linear.parameters():
+                torch.autograd.graph.increment_version(parameter)
+
+    def _total(self, values: np.ndarray, wanted: np.ndarray) -> float:
+        """The loss added up over images, from the last layer's values (activations or logits)."""
         if self.loss_name == "squared":
-            return float(np.square(values - self._ideal).sum())
+            off = values - wanted
+            return float(np.vdot(off, off))
         top = values.max(0)
-        return float((top + np.log(np.exp(values - top).sum(0)) - (values * self._ideal).sum(0)).sum())
+        logs = top + np.log(np.exp(values - top).sum(0))
+        return float((logs * wanted.sum(0) - (values * wanted).sum(0)).sum())
 
-    def _error(self) -> np.ndarray:
+    def _error(self, part: _Part) -> np.ndarray:
         """dLoss/d sum of the last layer, outputs × images, of the added-up loss."""
-        last = self._layers[-1]
+        values = part.values[-1]
         if self.loss_name == "squared":
-            return 2 * (last.values - self._ideal) * last.slope(last.values)
-        scaled = np.exp(last.values - last.values.max(0))
-        return scaled / scaled.sum(0) - self._ideal
+            error = 2 * (values - part.ideal)
+        else:
+            scaled = np.exp(values - values.max(0))
+            error = scaled * (part.ideal.sum(0) / scaled.sum(0)) - part.ideal
+        return error * self._layers[-1].slope(values)
 
-    def _delta(self, place: int, unit: int) -> np.ndarray:
-        """dLoss/d sum of one unit, for every image: the error sent back along the chain."""
-        error = self._error()
-        if place == len(self._layers) - 1:
-            return error[unit]
-        for later in range(len(self._layers) - 1, place + 1, -1):
-            below = self._layers[later - 1]
-            error = (self._layers[later].weight.T @ error) * below.slope(below.values)
-        layer = self._layers[place]
-        return (self._layers[place + 1].weight[:, unit] @ error) * layer.slope(layer.values[unit])
+    def _slope(self, part: _Part, unit: int) -> float:
+        """dLoss/d weight of the added-up loss: the error sent back along the chain to this one unit."""
+        error, layers = self._error(part), self._layers[part.place :]
+        if len(layers) == 1:
+            return float(error[unit] @ part.ink)
+        for later in range(len(layers) - 1, 1, -1):
+            below = part.values[later - 1]
+            error = (layers[later].weight.T @ error) * layers[later - 1].slope(below)
+        error = (layers[1].weight[:, unit] @ error) * layers[0].slope(part.values[0][unit])
+        return float(error @ part.ink)
 
-    def _try(self, place: int, given: int, unit: int, change: float) -> tuple[float, list[np.ndarray]]:
-        """The added-up loss if this weight changed, and the new sums of the layers from here on."""
-        layer = self._layers[place]
-        sums = layer.sums[unit] + change * self._given(place, given)
-        new = [sums]
-        values = layer.act(sums)
-        if place == len(self._layers) - 1:
-            if self._separable:
-                old = np.square(layer.values[unit] - self._ideal[unit]).sum()
-                return self._loss - float(old) + float(np.square(values - self._ideal[unit]).sum()), new
-            everything = layer.values.copy()
-            everything[unit] = values
-            return self._total(everything), new
-        following = self._layers[place + 1]
-        new.append(following.sums + np.outer(following.weight[:, unit], values - layer.values[unit]))
-        values = following.act(new[-1])
-        for later in self._layers[place + 2 :]:
-            new.append(later.weight @ values + (0 if later.bias is None else later.bias[:, None]))
-            values = later.act(new[-1])
-        return self._total(values), new
+    def _try(self, part: _Part, unit: int, change: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The new sums and values of the layers from here on if this weight changed: of the unit, then whole ones."""
+        layers = self._layers[part.place :]
+        sums = [part.sums[0][unit] + change * part.ink]
+        values = [layers[0].act(sums[0])]
+        if len(layers) == 1:
+            outputs = part.values[0].copy()
+            outputs[unit] = values[0]
+            return sums, [outputs]
+        sums.append(part.sums[1] + np.multiply.outer(layers[1].weight[:, unit], values[0] - part.values[0][unit]))
+        values.append(layers[1].act(sums[1]))
+        for layer in layers[2:]:
+            sums.append(layer.sums(values[-1]))
+            values.append(layer.act(sums[-1]))
+        return sums, values
 
-    def _move(self, place: int, given: int, unit: int, rate: float) -> Hop:
-        layer, images = self._layers[place], self._data.shape[1]
-        column = layer.column(given)
-        before, loss = float(column[unit]), self._loss
-        slope = float(self._delta(place, unit) @ self._given(place, given)) / images
-        change, tried = -rate * slope, []
-        for _ in range(self.halvings + 1):
-            if slope == 0:
-                break
+    def _hop(self, part: _Part, unit: int) -> Hop:
+        """Move one weight and tell all about it."""
+        layer, images, loss = self._layers[part.place], len(self._ones), self._loss
+        column = layer.column(part.given)
+        before = float(column[unit])
+        if self._apart(part.place):
+            slopes, tried = self._move_apart(part, slice(unit, unit + 1))
+            slope, tried = float(slopes[0]), [(float(values[0]), float(gains[0])) for values, gains in tried]
+        else:
+            slope, tried = self._move(part, unit)
+        gain = tried[-1][1] if tried and tried[-1][1] < 0 else 0.0
+        self._loss = loss + gain
+        name, index = layer.place(part.given, unit)
+        hops = tuple((value, (loss + gain) / images) for value, gain in tried)
+        return Hop(name, index, slope, hops, before, float(column[unit]), loss / images, self.loss)
+
+    def _tries(self, part: _Part) -> int:
+        return self.halvings + 1 if self._layers[part.place].parameter(part.given).requires_grad else 0
+
+    def _move(self, part: _Part, unit: int) -> tuple[float, list[tuple[float, float]]]:
+        """Hop with one weight; its slope, and the values tried with what each would add to the added-up loss."""
+        column = self._layers[part.place].column(part.given)
+        if part.total is None:
+            part.total = self._total(part.values[-1], part.ideal)
+        before, slope = float(column[unit]), self._slope(part, unit) / len(self._ones)
+        change, tried = -self.param_groups[0]["lr"] * slope, []
+        for _ in range(self._tries(part) if slope != 0 else 0):
             # What the parameter's own precision makes of the hop is what is tried and kept.
             value = column.dtype.type(before + change)
-            total, sums = self._try(place, given, unit, float(value) - before)
-            tried.append((float(value), total / images))
-            if total < loss:
+            sums, values = self._try(part, unit, float(value) - before)
+            total = self._total(values[-1], part.ideal)
+            tried.append((float(value), total - part.total))
+            if total < part.total:
                 column[unit] = value
-                self._keep(place, unit, sums, total)
+                part.sums[0][unit], part.total = sums[0], total
+                part.values[0][unit] = values[0][unit] if len(values) == 1 else values[0]
+                part.sums[1:], part.values[1:] = sums[1:], values[1:]
                 break
             change /= 2
-        name, index = self._name(place, given, unit)
-        return Hop(name, index, slope, tuple(tried), before, float(column[unit]), loss / images, self.loss)
+        return slope, tried
 
-    def _keep(self, place: int, unit: int, sums: list[np.ndarray], total: float) -> None:
-        layer = self._layers[place]
-        layer.sums[unit] = sums[0]
-        layer.values[unit] = layer.act(sums[0])
-        for later, new in zip(self._layers[place + 1 :], sums[1:], strict=False):
-            later.sums, later.values = new, later.act(new)
-        self._loss = total
-
-    def _move_together(self, given: int, rate: float) -> None:
-        """The same as `_move` for each output in turn: in a sum over outputs, no output's move changes another's."""
-        layer, place = self._layers[-1], len(self._layers) - 1
-        rows = self._inked[given] if place == 0 and given < len(self._inked) else None
-        if rows is not None and len(rows) == 0:
-            return
-        pick = slice(None) if rows is None else rows
-        ink, column = self._given(place, given)[pick], layer.column(given)
-        sums, values, wanted = layer.sums[:, pick], layer.values[:, pick], self._ideal[:, pick]
+    def _move_apart(self, part: _Part, units: slice) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        """The same as `_move` for each of these outputs in turn, in one operation: no output touches another's loss."""
+        layer, column = self._layers[part.place], self._layers[part.place].column(part.given)[units]
+        sums, values, wanted = part.sums[0][units], part.values[0][units], part.ideal[units]
         off = values - wanted
-        slopes = (2 * off * layer.slope(values)) @ ink / self._data.shape[1]
-        old = np.square(off).sum(1)
-        change = -rate * slopes
-        before = column.astype(np.float64)
-        open_ = np.flatnonzero(slopes)
-        for _ in range(self.halvings + 1):
-            if len(open_) == 0:
+        slopes = (2 * off * layer.slope(values)) @ part.ink / len(self._ones)
+        old = np.einsum("ui,ui->u", off, off)
+        before, change, tried = column.astype(np.float64), -self.param_groups[0]["lr"] * slopes, []
+        left = np.flatnonzero(slopes)
+        for _ in range(self._tries(part)):
+            if len(left) == 0:
                 break
-            value = (before[open_] + change[open_]).astype(column.dtype)
-            new_sums = sums[open_] + np.outer(value.astype(np.float64) - before[open_], ink)
+            every = len(left) == len(old)  # then views do, and no copies are needed
+            pick: Any = slice(None) if every else left
+            value = (before[pick] + change[pick]).astype(column.dtype)
+            new_sums = np.multiply.outer(value - before[pick], part.ink)
+            new_sums += sums[pick]
             new_values = layer.act(new_sums)
-            lower = np.square(new_values - wanted[open_]).sum(1) < old[open_]
-            done = open_[lower]
+            off = new_values - wanted[pick]
+            gains = np.einsum("ui,ui->u", off, off) - old[pick]
+            tried.append((value, gains))
+            lower = gains < 0
+            done = left[lower]
             column[done] = value[lower]
             sums[done], values[done] = new_sums[lower], new_values[lower]
-            open_ = open_[~lower]
-            change[open_] /= 2
-        if rows is not None:
-            layer.sums[:, rows], layer.values[:, rows] = sums, values
+            left = left[~lower]
+            change[left] /= 2
+        return slopes, tried
 
 
-def _chain(module: nn.Module, shape: tuple[int, ...]) -> Iterator[_Layer]:
-    """The Linear layers with their activations; anything else cannot be followed weight by weight."""
-    leaves = [(n, m) for n, m in module.named_modules() if not any(True for _ in m.children())]
-    leaves = [(n, m) for n, m in leaves if type(m).__name__ not in ("Flatten", "Dropout", "Identity")]
-    width, none = shape[0], np.empty(0)
-    for i, (name, part) in enumerate(leaves):
-        if isinstance(part, nn.Linear) and part.in_features == width:
-            width = part.out_features
-            following = type(leaves[i + 1][1]).__name__ if i + 1 < len(leaves) else ""
-            kind = following if following in _ACTIVATIONS else ""
-            bias = None if part.bias is None else part.bias.detach().numpy()
-            yield _Layer(name, part.weight.detach().numpy(), bias, kind, none, none)
-        elif type(part).__name__ not in _ACTIVATIONS or i == 0:
-            raise UsageError(
-                f"One weight at a time cannot follow {name or type(part).__name__!r} ({type(part).__name__}).",
-                "Use a chain of dense layers with sigmoid, tanh or relu, or another optimizer.",
-            )
+def _check(inputs: torch.Tensor, labels: torch.Tensor, loss: str, rate: float, halvings: int, order: str) -> None:
+    for kind, name, allowed in (("loss", loss, LOSSES), ("order", order, ORDERS)):
+        if name not in allowed:
+            raise UnknownName(kind, name, allowed)
+    if not rate >= 0 or halvings < 0:
+        raise UsageError(f"rate is {rate}, halvings {halvings}.", "Give numbers that are not below 0.")
+    if len(inputs) != len(labels) or len(inputs) == 0:
+        raise UsageError(f"{len(inputs)} inputs but {len(labels)} labels.", "Give one label for each input, and some.")
