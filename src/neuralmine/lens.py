@@ -20,6 +20,7 @@ import pkgutil
 import random
 import re
 import sys
+import threading
 import types as python_types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ from .errors import NetworkError, NeuralmineError, UnknownName, UsageError
 from .types import Between, Dataset, Finding, Input, Network, Trace
 
 GROUP = "neuralmine.lenses"
+# Lenses put hooks on modules and restore random generators: two at a time in one process would disturb each other.
+_one_at_a_time = threading.RLock()
 _NOUNS = {Network: "network", Trace: "trace", Dataset: "data"}
 
 
@@ -75,7 +78,7 @@ def lens(on: str = "") -> Callable[[Callable[..., Finding]], Callable[..., Findi
             networks = [noun for noun in nouns if isinstance(noun, Network)]
             for network in networks:
                 _check_layers(spec, network, options)
-            with left_as_found(networks):
+            with _one_at_a_time, left_as_found(networks):
                 finding = function(*nouns, **options)
             return replace(
                 finding,

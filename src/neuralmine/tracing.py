@@ -364,9 +364,9 @@ class _Run:
         """Keep one tensor under its address. Gives what goes on to later layers."""
         value = self._known(tensor)
         if value is None:
+            again = self._again(call, tensor) if id(call.part) in self.pure and not call.edited else None
             value = self._remember(tensor)
-            if id(call.part) in self.pure and not call.edited:
-                value.again = self._again(call, tensor)
+            value.again = again
         self.records[address] = _Record(address, call.part, tuple(tensor.shape), value)
         if tensor.is_inference() or (not self.grad and self._is_weight(tensor)):
             value.take_copy(tensor)  # it has no counter, or one that the next training step moves on
@@ -402,7 +402,9 @@ class _Run:
         args = [self._given(entry, versions) for entry in call.args]
         kwargs = {key: self._given(entry, versions) for key, entry in call.kwargs.items()}
         depth = 1 + max((e.again.depth for e in (*args, *kwargs.values()) if _is_made(e)), default=0)
-        if depth > _DEEPEST or any(entry is _UNKNOWN for entry in (*args, *kwargs.values())):
+        entries = [*args, *kwargs.values()]
+        passed_on = any(isinstance(e, _Value) and e.is_of(tensor) and e.version == _version(tensor) for e in entries)
+        if passed_on or depth > _DEEPEST or any(entry is _UNKNOWN for entry in entries):
             return None
         return _Again(_as_it_is(call.part), args, kwargs, call.place, _kind(tensor), depth)
 
@@ -460,8 +462,10 @@ class _Run:
     def settle(self) -> set[str]:
         """Arrange that every value can be had, and let go of the rest; the addresses of those that cannot be had."""
         lost = {address for address, record in self.records.items() if not record.value.obtainable()}
+        alive = [record.value.tensor for record in self.records.values()]  # until all have taken hold of theirs
         for record in self.records.values():
             record.value.settle()
+        alive.clear()
         self.values.clear()
         return lost
 

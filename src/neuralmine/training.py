@@ -254,7 +254,7 @@ class _Run:
             for name in ("name", "index", "slope", "hops", "old_weight", "new_weight", "old_loss", "new_loss")
         }
         # An epoch is a sweep over all weights; `seen` counts images, so it moves in proportion.
-        done = self.index % optimizer.count or optimizer.count
+        done = optimizer.param_groups[0]["cursor"] or optimizer.count
         self.seen = round(done * len(self.data) / optimizer.count)
         return float(record.new_loss)
 

@@ -62,7 +62,7 @@ export interface RunAbout {
   settings: Record<string, number | string>;
   only: number | null;
 }
-export type RunHistory = RunAbout & RunReport & { steps: StepLine[]; checkpoints: number[] };
+export type RunHistory = RunAbout & RunReport & { now: Record<string, number | string>; steps: StepLine[]; checkpoints: number[] };
 export interface LayerAbout {
   name: string;
   kind: string;

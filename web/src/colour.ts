@@ -11,13 +11,15 @@ function token(name: string): Rgb {
   return (cache.colours[name] ??= parse(getComputedStyle(root).getPropertyValue(name).trim()));
 }
 
-function parse(hex: string): Rgb {
+function parse(given: string): Rgb {
+  // The build shortens #ffffff to #fff.
+  const hex = given.length === 4 ? given.replace(/[^#]/g, '$&$&') : given;
   return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)) as Rgb;
 }
 
 function mixed(from: Rgb, to: Rgb, share: number): string {
-  // In linear light, so that the middle of the ramp looks like the middle.
-  const part = (a: number, b: number) => Math.round(255 * (((1 - share) * (a / 255) ** 2.2 + share * (b / 255) ** 2.2) ** (1 / 2.2)));
+  // In sRGB as it is: there equal steps look equal (L* within 2; in linear light the first quarter of the dark ramp took half).
+  const part = (a: number, b: number) => Math.round((1 - share) * a + share * b);
   return `rgb(${part(from[0], to[0])} ${part(from[1], to[1])} ${part(from[2], to[2])})`;
 }
 

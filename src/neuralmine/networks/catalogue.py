@@ -86,7 +86,8 @@ def load_preset(name: str, *, trained: bool = True, seed: int = 0) -> Network:
             raise NetworkError(
                 f"The weights of {name!r} are missing from this installation.", "Install neuralmine again."
             )
-        return load_file(file, name)
+        loaded = load_file(file, name)
+        return replace(loaded, source=replace(loaded.source, origin="bundled with Neuralmine"))
     network = untrained(found, seed, name)
     return network if found.training else _by_hand(network)
 

@@ -52,7 +52,7 @@ class ChainLayer:
     def inputs(self) -> int:
         return self.linear.in_features + (self.linear.bias is not None)
 
-    def parameter(self, given: int) -> nn.Parameter:
+    def parameter(self, given: int) -> torch.Tensor:
         return self.linear.bias if given == self.linear.in_features else self.linear.weight
 
     def column(self, given: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,6 +32,8 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        # torch takes a second or two to load: that begins now, not with the first request.
+        threading.Thread(target=_warm_up, name="warm up", daemon=True).start()
         yield
         jobs.stop_all()
 
@@ -42,6 +45,15 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     _train(app)
     _page(app)
     return app
+
+
+def _warm_up() -> None:
+    """Do once what the first page will ask for."""
+    import torch
+
+    torch.set_num_threads(1)  # nets this small lose more than they gain by sharing the work
+    asked = NetworkRequest()
+    look("confusion", resolve.network(asked), resolve.data(DataRequest(**_data_of(asked.address))), shuffles=1)
 
 
 def _guard(host: str, token: str | None) -> Callable[[Request, Handler], Awaitable[Response]]:
@@ -197,6 +209,7 @@ def _train(app: FastAPI) -> None:
         return {
             **runs.about(path),
             **jobs.get(name).report(),
+            "now": jobs.get(name).settings(),
             "steps": [line for line in lines if "metrics" in line],
             "changes": [line for line in lines if "changed" in line],
             "checkpoints": runs.checkpoints(path),

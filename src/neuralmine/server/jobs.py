@@ -11,7 +11,7 @@ from ..architectures import build
 from ..errors import NeuralmineError, UsageError
 from ..networks.torch_module import network_of
 from ..stores import runs
-from ..training import ONE_WEIGHT, Settings, train
+from ..training import Settings, train
 from ..types import Dataset, Network, Source
 from . import resolve
 from .requests import ControlRequest, NetworkRequest, RunRequest
@@ -119,9 +119,10 @@ class Job:
         network = runs.empty_network(self.path)
         known = runs.checkpoints(self.path)
         state = runs.state_at(self.path, known[-1]) if known else None
-        plain = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
         self._started(said, network)
-        training = train(network, data, test=test, start=state, **{**plain, **self._pacing(settings)})
+        with self.changed:
+            settings, plain = self._next(settings, known[-1] if known else 0)
+        training = train(network, data, test=test, start=state, **plain)
         change: dict[str, Any] | None = None
         shown = 0.0
         while True:
@@ -162,13 +163,12 @@ class Job:
             runs.append(self.path, {"index": index, "changed": changed})
         return settings, {
             **{name: getattr(settings, name) for name in Settings.__dataclass_fields__},
-            **self._pacing(settings),
+            **self._pacing(),
         }
 
-    def _pacing(self, settings: Settings) -> dict[str, Any]:
+    def _pacing(self) -> dict[str, Any]:
         pace = "update" if self.steps_to_go else _PACES[self.speed]
-        slow = pace == "update" and settings.optimizer != ONE_WEIGHT
-        return {"pace": pace, "evaluate": 1 if slow or pace == "update" else 0}
+        return {"pace": pace, "evaluate": 1 if pace == "update" else 0}
 
     def _started(self, said: dict[str, Any], network: Network) -> None:
         start = said.get("start")
@@ -183,6 +183,11 @@ class Job:
     def _end(self, how: str, message: str) -> None:
         runs.append(self.path, {"ended": how, "index": self.latest["index"] if self.latest else 0})
         self._finish("ended", message)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the next update, with the changes that still wait for it."""
+        now = runs.settings_at(self.path)
+        return {name: getattr(now, name) for name in Settings.__dataclass_fields__} | self.orders
 
     def report(self) -> dict[str, Any]:
         return {

@@ -13,9 +13,10 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GREEN, RED, GROUND, GOLD, INK = "#1f7a4d", "#b3392f", "#faf7f1", "#c8930a", "#2b2721"
+# The light theme's tokens (web/src/tokens.css): a thing has one colour on the page and in pictures.
+GREEN, RED, GROUND, GOLD, INK = "#1f7a4d", "#b3392f", "#f4efe5", "#9a6c00", "#2b2721"
 SIGNED = [RED, GROUND, GREEN]
-SERIES = ["#2b2721", "#c8930a", "#1f7a4d", "#b3392f", "#3566a8", "#7d4f9e", "#5f8a8b", "#a0703c"]
+SERIES = ["#2b2721", "#ae7c02", "#158859", "#a62f29", "#0c6bb1", "#562f73", "#065759", "#542805"]
 DASHES = ["-", "--", ":", "-."]
 
 
