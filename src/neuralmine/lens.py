@@ -83,7 +83,7 @@ def lens(on: str = "") -> Callable[[Callable[..., Finding]], Callable[..., Findi
             return replace(
                 finding,
                 lens=spec.name,
-                params={k: v for k, v in options.items()},
+                params=dict(options),
                 provenance={**_provenance(nouns), **finding.provenance},
             )
 

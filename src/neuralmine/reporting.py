@@ -50,15 +50,18 @@ def _page(findings: Sequence[Finding], title: str) -> str:
     folder = Path(__file__).parent / "web"
     script, style = folder / "report.js", folder / "report.css"
     if not script.is_file():
-        raise UsageError("The report's script was not built.", "Run `pip install -e .` in a checkout, or install the wheel.")
+        raise UsageError(
+            "The report's script was not built.", "Run `pip install -e .` in a checkout, or install the wheel."
+        )
     data = [base64.b64encode(frame(finding)).decode() for finding in findings]
     words = "".join(f"<pre>{html.escape(finding.text())}</pre>" for finding in findings)
     # A script element ends at the first "</script", also inside a string: hence the escapes.
+    code = script.read_text().replace("</script", "<\\/script")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{style.read_text() if style.is_file() else ''}</style></head>"
         f'<body><div id="report" data-title="{html.escape(title)}"></div><noscript>{words}</noscript>'
         f'<script type="application/json" id="findings">{json.dumps(data)}</script>'
-        f"<script>{script.read_text().replace('</script', '<\\/script')}</script></body></html>"
+        f"<script>{code}</script></body></html>"
     )

@@ -247,7 +247,7 @@ class Dataset:
             raise UsageError(
                 f"Cannot split {len(self)} images with test={test}: {error}", "Use 0 < test < 1."
             ) from error
-        return train, held_out
+        return np.asarray(train), np.asarray(held_out)
 
 
 @dataclass(frozen=True, slots=True)

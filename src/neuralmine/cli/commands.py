@@ -66,7 +66,9 @@ def layers(network: str, as_json: AsJson = False) -> None:
 def look(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="LENS")] = "",
-    network: Annotated[str, typer.Option(help="A catalogue name, a file, a run's folder, or module:function.")] = "digits",
+    network: Annotated[
+        str, typer.Option(help="A catalogue name, a file, a run's folder, or module:function.")
+    ] = "digits",
     given: Annotated[str, typer.Option("--input", help="An image: DATA:INDEX, or a picture's path.")] = "digits:0",
     dataset: Annotated[str, typer.Option("--data", help="A data set's name or path.")] = "digits",
     save: Annotated[Path | None, typer.Option("--out", help="Save the finding in this folder.")] = None,
@@ -83,7 +85,10 @@ def look(
 
     options = _options(found, context.args)
     loaded = load(network)
-    nouns = [loaded if noun == "network" else _image(given, loaded) if noun == "input" else _data(dataset, loaded) for noun in found.nouns]
+    nouns = [
+        loaded if noun == "network" else _image(given, loaded) if noun == "input" else _data(dataset, loaded)
+        for noun in found.nouns
+    ]
     finding = look_through(found.name, *nouns, **options)
     if save is not None:
         finding.save(save)
@@ -106,11 +111,16 @@ def _as_json(finding: Any) -> str:
 
 def _help(found: Lens) -> None:
     out.print(f"neuralmine look {found.name}: {found.summary}\n", markup=False)
-    out.print(f"Takes: {', '.join(found.nouns)} (--network, --input, --data). Also --json, --out FOLDER.\n", markup=False)
+    out.print(
+        f"Takes: {', '.join(found.nouns)} (--network, --input, --data). Also --json, --out FOLDER.\n", markup=False
+    )
     for option in found.options:
         values = f" one of {', '.join(option.choices)}" if option.choices else ""
         span = f" {option.between[0]:g} to {option.between[1]:g}" if option.between else ""
-        out.print(f"  --{option.name.replace('_', '-')}  {option.type}{values}{span}, default {option.default}: {option.help}", markup=False)
+        out.print(
+            f"  --{option.name.replace('_', '-')}  {option.type}{values}{span}, default {option.default}: {option.help}",
+            markup=False,
+        )
 
 
 def _options(found: Lens, words: list[str]) -> dict[str, Any]:
@@ -127,7 +137,13 @@ def _options(found: Lens, words: list[str]) -> dict[str, Any]:
             if not rest and types.get(key) != "switch":
                 raise UsageError(f"--{key} needs a value.", f"Write --{key} VALUE.")
             value = rest.pop(0) if rest and not (types.get(key) == "switch" and rest[0].startswith("--")) else "true"
-        values[key] = value == "true" if types.get(key) == "switch" else int(value) if value.isdigit() and types.get(key) == "target" else value
+        values[key] = (
+            value == "true"
+            if types.get(key) == "switch"
+            else int(value)
+            if value.isdigit() and types.get(key) == "target"
+            else value
+        )
     return values
 
 
@@ -205,7 +221,10 @@ def runs(
     for run in listed:
         last = run["last"]
         figures = f"step {last['index']}, loss {last['metrics'].get('loss', float('nan')):.4g}" if last else "no step"
-        out.print(f"{run['id']}  {run['data']['name']}  {run['architecture']['sizes']}  {figures}  {run['ended'] or 'unfinished'}", markup=False)
+        out.print(
+            f"{run['id']}  {run['data']['name']}  {run['architecture']['sizes']}  {figures}  {run['ended'] or 'unfinished'}",
+            markup=False,
+        )
 
 
 @app.command()

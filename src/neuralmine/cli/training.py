@@ -18,13 +18,19 @@ from .commands import AsJson, app, out
 @app.command()
 def train(
     data: Annotated[str, typer.Argument(help="digits, mnist, a CSV file, a folder of images by class.")] = "digits",
-    preset: Annotated[str, typer.Option(help="A net of the catalogue with its own training; `best` is the most accurate.")] = "",
+    preset: Annotated[
+        str, typer.Option(help="A net of the catalogue with its own training; `best` is the most accurate.")
+    ] = "",
     hidden: Annotated[str, typer.Option(help="Hidden widths, as 16,16; empty for none.")] = "16",
     activation: Annotated[str, typer.Option(help="sigmoid, tanh or relu.")] = "sigmoid",
     loss: Annotated[str, typer.Option(help="squared or cross_entropy.")] = "squared",
     bias: Annotated[bool, typer.Option(help="Give every neuron a bias.")] = True,
-    dropout: Annotated[float, typer.Option(help="Share of hidden values zeroed while training.", min=0, max=0.95)] = 0.0,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, gradient_descent, adam, one_weight_at_a_time, or any torch.optim class.")] = None,
+    dropout: Annotated[
+        float, typer.Option(help="Share of hidden values zeroed while training.", min=0, max=0.95)
+    ] = 0.0,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, gradient_descent, adam, one_weight_at_a_time, or any torch.optim class.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum (SGD).")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
@@ -82,7 +88,9 @@ def _split_by_split(
 
     results: list[dict[str, Any]] = []
     epochs = Settings().changed(**settings).epochs
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), disable=quiet, console=out) as bar:
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), disable=quiet, console=out
+    ) as bar:
         task = bar.add_task("training", total=len(seeds) * epochs)
         for number, split_seed in enumerate(seeds):
             part, held_out = whole.split(test, split_seed)
@@ -157,4 +165,6 @@ def _widths(text: str) -> list[int]:
     try:
         return [int(word) for word in text.replace(" ", "").split(",") if word]
     except ValueError:
-        raise UsageError(f"--hidden {text!r} is no list of widths.", "Write whole numbers with commas: 16,16.") from None
+        raise UsageError(
+            f"--hidden {text!r} is no list of widths.", "Write whole numbers with commas: 16,16."
+        ) from None

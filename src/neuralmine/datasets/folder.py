@@ -54,7 +54,9 @@ def image_folder(
                 "Give size=(rows, columns), and all are resized.",
             )
     images = np.stack(pictures)
-    border = np.concatenate([images[:, 0].ravel(), images[:, -1].ravel(), images[:, :, 0].ravel(), images[:, :, -1].ravel()])
+    border = np.concatenate(
+        [images[:, 0].ravel(), images[:, -1].ravel(), images[:, :, 0].ravel(), images[:, :, -1].ravel()]
+    )
     turned = ink == "dark" or (ink == "auto" and not colour and float(np.median(border)) > 0.5)
     note = "Dark strokes on a light ground: turned over so that 1 is ink. " if turned else ""
     note += f"Not pictures, left out: {', '.join(left_out[:5])}{' …' if len(left_out) > 5 else ''}." if left_out else ""

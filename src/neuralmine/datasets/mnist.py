@@ -64,7 +64,9 @@ def _pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     images = read_idx(_find(folder, f"{part}-images", "idx3-ubyte"))
     labels = read_idx(_find(folder, f"{part}-labels", "idx1-ubyte"))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise DataError(f"{folder}: {part} has images {images.shape} and labels {labels.shape}.", "Download both again.")
+        raise DataError(
+            f"{folder}: {part} has images {images.shape} and labels {labels.shape}.", "Download both again."
+        )
     return images, labels
 
 

@@ -93,7 +93,9 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     first = text.partition("\n")[0]
     between = max(",;\t", key=first.count)
     try:
-        rows = [(i, cells) for i, cells in enumerate(csv_reader.reader(text.splitlines(), delimiter=between), 1) if cells]
+        rows = [
+            (i, cells) for i, cells in enumerate(csv_reader.reader(text.splitlines(), delimiter=between), 1) if cells
+        ]
     except csv_reader.Error as error:
         raise DataError(f"{path} is no readable CSV: {error}.", "Save it as CSV again.") from None
     if not rows:
@@ -117,7 +119,8 @@ def _numbers(path: Path, rows: list[tuple[int, list[str]]]) -> np.ndarray:
             for column, cell in enumerate(cells, 1):
                 if not _is_number(cell):
                     raise DataError(
-                        f"{path}, line {line}: value {column} is {cell[:40]!r}, which is no number.", "Correct the cell."
+                        f"{path}, line {line}: value {column} is {cell[:40]!r}, which is no number.",
+                        "Correct the cell.",
                     ) from None
         raise
     bad = np.argwhere(~np.isfinite(values))
@@ -151,7 +154,9 @@ def _label_column(path: Path, label: str | int | None, heading: list[str] | None
 def _scale(path: Path, values: np.ndarray, scale: float | None) -> tuple[float, str]:
     low, high = float(values.min()), float(values.max())
     if low < 0:
-        return float(scale or 1), f"Values from {low:g} to {high:g}" + (f", divided by {scale:g}." if scale else ", as they are.")
+        return float(scale or 1), f"Values from {low:g} to {high:g}" + (
+            f", divided by {scale:g}." if scale else ", as they are."
+        )
     full = scale or next((full for full in (1.0, 16.0, 255.0) if high <= full), high)
     if full <= 0:
         raise DataError(f"scale is {scale}; it must be above 0.", "Give the value that means full ink.")

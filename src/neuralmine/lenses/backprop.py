@@ -156,7 +156,7 @@ def _central_differences(
         gradient = numbers[f"{weighted.block}.gradient"]
         order = np.argsort(-np.abs(gradient), axis=None)
         extra = generator.permutation(gradient.size)[: share - share // 2]
-        weight = module.get_submodule(names[weighted.linear]).weight
+        weight = module.get_parameter(f"{names[weighted.linear]}.weight")
         for flat in {*order[: share // 2].tolist(), *extra.tolist()}:
             where = np.unravel_index(flat, gradient.shape)
             value, losses = weight[where].item(), []

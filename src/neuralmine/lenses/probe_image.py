@@ -75,7 +75,9 @@ def probe_image(
                 "layer",
                 "cosine",
             ),
-            Bars("what the network says of the damaged one", network.labels, scores[1], int(scores[1].argmax()), "", 1.0),
+            Bars(
+                "what the network says of the damaged one", network.labels, scores[1], int(scores[1].argmax()), "", 1.0
+            ),
         ),
         (
             Check(

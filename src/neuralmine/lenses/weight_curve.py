@@ -50,7 +50,7 @@ def weight_curve(
     weighted = sum_of(sums, layer)
     unit = checked_unit(weighted, unit)
     bias = source == -1
-    if bias and weighted.linear.bias is None or not -1 <= source < weighted.linear.in_features:
+    if (bias and weighted.linear.bias is None) or not -1 <= source < weighted.linear.in_features:
         raise UsageError(
             f"{weighted.block} has inputs 0 to {weighted.linear.in_features - 1}"
             + (", and −1 for its bias" if weighted.linear.bias is not None else " and no bias")
@@ -59,8 +59,7 @@ def weight_curve(
         )
     address = next(name for name, part in network.module.named_modules() if part is weighted.linear)
     module = copy.deepcopy(network.module).eval()
-    linear = module.get_submodule(address)
-    parameter = linear.bias if bias else linear.weight
+    parameter = module.get_parameter(f"{address}.{'bias' if bias else 'weight'}")
     where = (unit,) if bias else (unit, source)
     inputs = network.encode(data.images)
     labels = torch.as_tensor(np.asarray(data.labels, dtype=np.int64))

@@ -51,7 +51,7 @@ def load_file(path: Path | str, name: str = "") -> Network:
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
-            tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}
+            tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise NetworkError(f"There is no file {path}.", "Check the path.") from None
     except (SafetensorError, OSError, ValueError) as error:

@@ -108,9 +108,7 @@ def _describe(app: FastAPI) -> None:
     def describe_lens(name: str) -> dict[str, Any]:
         """A lens's options, for a form."""
         found = find(name)
-        options = [
-            {key: getattr(option, key) for key in option.__dataclass_fields__} for option in found.options
-        ]
+        options = [{key: getattr(option, key) for key in option.__dataclass_fields__} for option in found.options]
         return {"name": found.name, "summary": found.summary, "on": found.on, "nouns": found.nouns, "options": options}
 
     @app.post("/api/network")
@@ -253,5 +251,3 @@ def _page(app: FastAPI) -> None:
         if "." in path.rsplit("/", 1)[-1]:
             return _refused(f"There is no file /{path}.", 404)
         return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
-
-

@@ -284,10 +284,7 @@ def updates(job: Job, seen: int = -1) -> Iterator[dict[str, Any]]:
     """The job's reports as they change, the newest only; an empty one every 10 s keeps the line open."""
     while True:
         with job.changed:
-            job.changed.wait_for(lambda: job.version != seen, timeout=10)
-            if job.version == seen:
-                report: dict[str, Any] = {}
-            else:
-                seen, report = job.version, job.report()
-        yield report
+            news = job.version != seen or job.changed.wait(timeout=10)
+            seen, report = job.version, job.report()
+        yield report if news else {}
         time.sleep(0.04)  # at most 25 a second; what happened in between is in the history

@@ -31,7 +31,7 @@ class DataRequest(Strict):
     name: str = "digits"
     part: Literal["train", "test", "all"] = "test"
     seed: int = 0
-    test: float = Field(0.25, gt=0, lt=1)
+    test: float = Field(default=0.25, gt=0, lt=1)
     classes: list[str] | None = None
 
 

@@ -41,7 +41,9 @@ def load_finding(folder: Path | str) -> Finding:
             provenance=found["provenance"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{folder} holds no readable finding: {error}.", "Save it again with finding.save(…).") from error
+        raise StoreError(
+            f"{folder} holds no readable finding: {error}.", "Save it again with finding.save(…)."
+        ) from error
 
 
 def _filled(value: Any, arrays: list[np.ndarray]) -> Any:

@@ -1,8 +1,8 @@
 """Training runs on disk: a folder each, append-only, readable after the process was killed at any moment.
 
-    run.json               what is trained on what; written once, whole
-    events.jsonl           one line a recorded step or change of settings; a torn last line is dropped
-    checkpoints/000000120.safetensors   weights, averages and the optimizer's state; each written whole
+run.json               what is trained on what; written once, whole
+events.jsonl           one line a recorded step or change of settings; a torn last line is dropped
+checkpoints/000000120.safetensors   weights, averages and the optimizer's state; each written whole
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def append(path: Path, event: Mapping[str, Any]) -> None:
             file.write(json.dumps(event) + "\n")
     except OSError as error:
         raise StoreError(
-            f"The run {path.name} cannot be written: {error.strerror or error}.", "Free some space, then resume the run."
+            f"The run {path.name} cannot be written: {error.strerror or error}.",
+            "Free some space, then resume the run.",
         ) from error
 
 
