@@ -69,7 +69,9 @@ def test_dropout_draws_from_a_generator_of_its_own():
     assert torch.equal(net.eval().hidden1.dropout(ones), ones)
 
 
-@pytest.mark.parametrize("sizes", [[], [64], [64, 0], [64, -1, 10], [64, 1.5], [64, float("nan")], ["64", 10], [64, None]])
+@pytest.mark.parametrize(
+    "sizes", [[], [64], [64, 0], [64, -1, 10], [64, 1.5], [64, float("nan")], ["64", 10], [64, None]]
+)
 def test_sizes_that_make_no_network_are_refused(sizes):
     with pytest.raises(UsageError, match="no network"):
         mlp(sizes)

@@ -16,7 +16,7 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
     # Right in both tails: where exp overflows to infinity the quotient is 0, as it should be.
     e = np.exp(-z)
     e += 1.0
-    return np.reciprocal(e, out=e)
+    return np.divide(1.0, e, out=e)
 
 
 # What each does to the sums, and its slope told from its value.

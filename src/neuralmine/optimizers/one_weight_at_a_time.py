@@ -288,7 +288,8 @@ class OneWeightAtATime(torch.optim.Optimizer):
             outputs = part.values[0].copy()
             outputs[unit] = values[0]
             return sums, [outputs]
-        sums.append(part.sums[1] + np.multiply.outer(layers[1].weight[:, unit], values[0] - part.values[0][unit]))
+        felt = layers[1].weight[:, unit, None] * (values[0] - part.values[0][unit])
+        sums.append(np.add(part.sums[1], felt, out=felt))
         values.append(layers[1].act(sums[1]))
         for layer in layers[2:]:
             sums.append(layer.sums(values[-1]))
@@ -342,7 +343,8 @@ class OneWeightAtATime(torch.optim.Optimizer):
         sums, values, wanted = part.sums[0][units], part.values[0][units], part.ideal[units]
         off = values - wanted
         slopes = (2 * off * layer.slope(values)) @ part.ink / len(self._ones)
-        old = np.einsum("ui,ui->u", off, off)
+        ones = self._ones[: off.shape[1]]
+        old = (off * off) @ ones
         before, change, tried = column.astype(np.float64), -self.param_groups[0]["lr"] * slopes, []
         left = np.flatnonzero(slopes)
         for _ in range(self._tries(part)):
@@ -351,11 +353,11 @@ class OneWeightAtATime(torch.optim.Optimizer):
             every = len(left) == len(old)  # then views do, and no copies are needed
             pick: Any = slice(None) if every else left
             value = (before[pick] + change[pick]).astype(column.dtype)
-            new_sums = np.multiply.outer(value - before[pick], part.ink)
+            new_sums = (value - before[pick])[:, None] * part.ink
             new_sums += sums[pick]
             new_values = layer.act(new_sums)
             off = new_values - wanted[pick]
-            gains = np.einsum("ui,ui->u", off, off) - old[pick]
+            gains = (off * off) @ ones - old[pick]
             tried.append((value, gains))
             lower = gains < 0
             done = left[lower]
