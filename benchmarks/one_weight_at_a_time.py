@@ -32,8 +32,7 @@ class Naive:
     """The same moves, with the whole forward pass and the whole loss for every value tried."""
 
     def __init__(self, net: torch.nn.Module, inputs: np.ndarray, labels: np.ndarray, rate: float) -> None:
-        linear = net.get_submodule("output.sum")
-        self.weight, self.bias = linear.weight.detach().numpy().copy(), linear.bias.detach().numpy().copy()
+        self.weight, self.bias = (parameter.detach().numpy().copy() for parameter in net.parameters())
         self.inputs, self.ideal, self.rate = inputs, np.eye(10)[labels], rate
 
     def forward(self) -> tuple[np.ndarray, float]:
@@ -81,11 +80,8 @@ def main() -> None:
     )
     times = [(timed(ours.sweep), timed(naive.sweep)) for _ in range(options.sweeps)]
     fast, slow = (statistics.median(column) for column in zip(*times, strict=True))
-    linear = net.get_submodule("output.sum")
-    difference = max(
-        np.abs(linear.weight.detach().numpy() - naive.weight).max(),
-        np.abs(linear.bias.detach().numpy() - naive.bias).max(),
-    )
+    pairs = zip(net.parameters(), (naive.weight, naive.bias), strict=True)
+    difference = max(np.abs(parameter.detach().numpy() - same).max() for parameter, same in pairs)
     print(
         json.dumps(
             {
