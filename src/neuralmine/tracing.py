@@ -45,7 +45,8 @@ _PURE = {
 _RANDOM = {"FractionalMaxPool2d", "FractionalMaxPool3d"}
 # A layer is kept as it was in a call only if its weights are this many times smaller than what it put out.
 _SMALLER = 8
-# Copies that turn out to be needed can bring up the need for more, but not often.
+# A copy is kept instead of the tensor, which then dies earlier, and with it what others would be made from: in the
+# third run all that was overwritten is copied, and nothing needs to be made again.
 _MOST_RUNS = 4
 # Calls that need other calls to be made again first, at most this many in a row.
 _DEEPEST = 32
@@ -196,14 +197,14 @@ def _settled_run(
     """Run until every value that was put out can be had: once, or again with copies of those that are lost."""
     remembered = _must_copy.setdefault(module, {})
     plain, edited = remembered.setdefault((grad, frozenset()), set()), frozenset(edits)
-    for _ in range(_MOST_RUNS):
+    for turn in range(_MOST_RUNS):
         run = _Run(module, tensor, wanted, edits, grad, plain | remembered.get((grad, edited), set()), shape)
         run.go()
         run.check_reached()
-        lost = run.settle()
+        lost, overwritten = run.settle()
         if not lost:
             return run
-        new = lost - run.copies
+        new = (overwritten if turn else lost) - run.copies
         if not new:
             # Copied and lost all the same happens with `grad`: the copy went on, and the original was written to.
             for address in lost:
@@ -362,6 +363,9 @@ class _Run:
 
     def _recorded(self, address: str, call: _Call, tensor: Tensor) -> Tensor:
         """Keep one tensor under its address. Gives what goes on to later layers."""
+        if tensor.requires_grad and self.grad and call.passes_on(tensor):
+            # The gradient at this layer is that of what the layer put out, not of all that its input goes to.
+            tensor = tensor.view_as(tensor)
         value = self._known(tensor)
         if value is None:
             again = self._again(call, tensor) if id(call.part) in self.pure and not call.edited else None
@@ -373,7 +377,7 @@ class _Run:
         elif address in self.copies:
             if not self.grad:
                 value.take_copy(tensor)
-            elif call.owns(tensor):
+            elif call.owns(tensor) and not call.passes_on(tensor):
                 return tensor.clone()  # the original stays where gradients pass; the copy is what gets overwritten
         return tensor
 
@@ -459,15 +463,19 @@ class _Run:
             f"Layer {missing[0]!r} was never reached with this input: {why}.", "Choose another layer or input."
         )
 
-    def settle(self) -> set[str]:
-        """Arrange that every value can be had, and let go of the rest; the addresses of those that cannot be had."""
+    def settle(self) -> tuple[set[str], set[str]]:
+        """Arrange that every value can be had, and let go of the rest.
+
+        Gives the addresses of those that cannot be had, and of all that were overwritten.
+        """
+        overwritten = {address for address, record in self.records.items() if not record.value.intact()}
         lost = {address for address, record in self.records.items() if not record.value.obtainable()}
         alive = [record.value.tensor for record in self.records.values()]  # until all have taken hold of theirs
         for record in self.records.values():
             record.value.settle()
         alive.clear()
         self.values.clear()
-        return lost
+        return lost, overwritten
 
     def untraced(self) -> dict[str, str]:
         """What was not traced, and why. Empty for a trace limited to some layers."""
@@ -575,9 +583,12 @@ class _Call:
     def owns(self, tensor: Tensor) -> bool:
         """Whether no other tensor that went in or came out shares memory with this one."""
         others = [t for t in tensors_of((self.args, self.kwargs, self.output)) if t is not tensor]
-        given = [t for t in tensors_of((self.args, self.kwargs)) if t is tensor]
         memory = _memory(tensor)
-        return not given and memory is not None and all(_memory(t) not in (memory, None) for t in others)
+        return memory is not None and all(_memory(t) not in (memory, None) for t in others)
+
+    def passes_on(self, tensor: Tensor) -> bool:
+        """Whether this is the very tensor that went in."""
+        return any(t is tensor for t in tensors_of((self.args, self.kwargs)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

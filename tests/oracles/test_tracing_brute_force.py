@@ -263,6 +263,13 @@ def test_gradients_are_those_of_a_leaf_put_in_its_place(steps, data):
         assert (wanted is None or not wanted.any()) == (got is None or not got.any())
 
 
+def test_copies_that_take_away_what_others_would_be_made_from():
+    body = (("dropout", 0, "+= skip"), ("batchnorm", 0, "+= skip"), ("batchnorm", 0, ""))
+    net, x = build([(body, 0, ""), ((("batchnorm", 0, ""),), 0, "")])
+    seen, (expected, _) = trace(network_of(net, x), x), brute_force(net, x)
+    assert all(torch.equal(seen[name].value, value) for name, value in expected.items())
+
+
 @pytest.mark.parametrize("kind", ["relu_", "in place"])
 def test_long_chains_in_place(kind):
     net, x = build([("norm", 0, ""), *((kind, i % 2, "add_") for i in range(70))])
