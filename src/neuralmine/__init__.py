@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .reporting import render, report
     from .server import serve
     from .stores.findings import load_finding
+    from .studies import study
     from .tracing import trace
     from .training import train
     from .types import Activation, Check, Dataset, Finding, Layer, Network, Prediction, Step, Trace, Verdict
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "load": "networks", "edited": "networks.edited", "trace": "tracing", "look": "lens",
-    "train": "training", "render": "reporting", "report": "reporting", "serve": "server", "load_finding": "stores.findings",
+    "train": "training", "render": "reporting", "report": "reporting", "serve": "server", "load_finding": "stores.findings", "study": "studies",
     **dict.fromkeys(
         ("Activation", "Check", "Dataset", "Finding", "Layer", "Network", "Prediction", "Step", "Trace", "Verdict"), "types"
     ),
@@ -34,7 +35,7 @@ _WHERE = {
 }  # fmt: skip
 __all__ = [
     "Activation", "Check", "Dataset", "Finding", "Layer", "Network", "Prediction", "Step", "Trace", "Verdict", "View",
-    "datasets", "edited", "load", "load_finding", "look", "render", "report", "serve", "trace", "train",
+    "datasets", "edited", "load", "load_finding", "look", "render", "report", "serve", "study", "trace", "train",
 ]  # fmt: skip
 
 

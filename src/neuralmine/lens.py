@@ -78,7 +78,7 @@ def lens(on: str = "") -> Callable[[Callable[..., Finding]], Callable[..., Findi
             networks = [noun for noun in nouns if isinstance(noun, Network)]
             for network in networks:
                 _check_layers(spec, network, options)
-            with _one_at_a_time, left_as_found(networks):
+            with left_as_found(networks):
                 finding = function(*nouns, **options)
             return replace(
                 finding,
@@ -117,16 +117,18 @@ def find(name: str) -> Lens:
 @functools.cache
 def summaries() -> Mapping[str, str]:
     """Every lens's name and first line, without importing any of them (listing must not load torch)."""
-    found: dict[str, str] = {}
-    folder = Path(__file__).parent / "lenses"
-    for module in pkgutil.iter_modules([str(folder)]):
-        if not module.name.startswith("_"):
-            found[module.name] = _first_line((folder / f"{module.name}.py").read_text(), module.name)
+    found = first_lines(Path(__file__).parent / "lenses")
     for entry in entry_points(group=GROUP):
         where = importlib.util.find_spec(entry.module)
         source = Path(where.origin).read_text() if where and where.origin else ""
         found[entry.name] = _first_line(source, entry.attr)
     return dict(sorted(found.items()))
+
+
+def first_lines(folder: Path) -> dict[str, str]:
+    """The functions named like their files in a folder, each with the first line of its docstring; nothing is run."""
+    names = [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
+    return {name: _first_line((folder / f"{name}.py").read_text(), name) for name in names}
 
 
 def _first_line(source: str, function: str) -> str:
@@ -142,6 +144,11 @@ def left_as_found(networks: list[Network]) -> Iterator[None]:
     if "torch" not in sys.modules:
         yield
         return
+    with _one_at_a_time:
+        yield from _restored(networks)
+
+
+def _restored(networks: list[Network]) -> Iterator[None]:
     import torch
 
     modules = [module for network in networks for module in network.module.modules()]

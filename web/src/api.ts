@@ -94,6 +94,7 @@ export interface Catalogue {
   networks: Preset[];
   data: Record<string, string>;
   lenses: Record<string, string>;
+  studies: Record<string, string>;
   optimizers: Record<string, string>;
   losses: Record<string, string>;
 }

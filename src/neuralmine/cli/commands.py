@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, StoreError, UsageError
 from ..lens import Lens, find, summaries
 from ..lens import look as look_through
 
@@ -189,6 +191,42 @@ def _listing(kind: str, names: dict[str, str], as_json: bool) -> None:
 
 
 @app.command()
+def studies(as_json: AsJson = False) -> None:
+    """The studies there are: one for each claim that can be measured here."""
+    from ..studies import names
+
+    _listing("study", dict(names()), as_json)
+
+
+@app.command()
+def study(
+    name: str,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
+    save: Annotated[Path | None, typer.Option("--out", help="Save the finding in this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure one claim of the essays: the quote, what would prove it, the figures, the null, the verdict."""
+    from ..studies import study as run
+
+    with out.status(f"Measuring {name} …") if not as_json else nullcontext():
+        verdict = run(name, seed=seed)
+    said = {key: getattr(verdict, key) for key in verdict.__dataclass_fields__ if key != "finding"}
+    if save is not None and verdict.finding is not None:
+        verdict.finding.save(save)
+    if as_json:
+        print(
+            json.dumps(
+                said | {"checks": [asdict(check) for check in verdict.finding.checks] if verdict.finding else []}
+            )
+        )
+        return
+    for key, text in said.items():
+        out.print(f"{key.replace('_', ' '):>12}  {text}", markup=False, highlight=False)
+    if verdict.finding is not None:
+        out.print("\n" + verdict.finding.text(), markup=False, highlight=False)
+
+
+@app.command()
 def serve(
     port: Annotated[int | None, typer.Option(help="PORT of the environment, or 8765.", min=0, max=65535)] = None,
     host: Annotated[str, typer.Option(help="On any other than loopback a token is asked for.")] = "127.0.0.1",
@@ -202,15 +240,19 @@ def serve(
 
 @app.command()
 def runs(
+    resume: Annotated[str, typer.Option(help="Go on with the run of this name to its end.")] = "",
     discard: Annotated[str, typer.Option(help="Delete the run of this name.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """The training runs on this machine; unfinished ones can be resumed in the web app, or discarded."""
+    """The training runs of the web app on this machine; unfinished ones can be resumed or discarded."""
     from ..stores import runs as store
 
     if discard:
         store.discard(store.find(discard))
         out.print(f"Discarded {discard}.")
+        return
+    if resume:
+        _resume(resume)
         return
     listed = store.listed()
     if as_json:
@@ -221,10 +263,34 @@ def runs(
     for run in listed:
         last = run["last"]
         figures = f"step {last['index']}, loss {last['metrics'].get('loss', float('nan')):.4g}" if last else "no step"
+        sizes = "-".join(map(str, run["architecture"]["sizes"]))
         out.print(
-            f"{run['id']}  {run['data']['name']}  {run['architecture']['sizes']}  {figures}  {run['ended'] or 'unfinished'}",
-            markup=False,
+            f"{run['id']}  {run['data']['name']}  {sizes}  {figures}  {run['ended'] or 'unfinished'}", markup=False
         )
+
+
+def _resume(name: str) -> None:
+    from rich.progress import Progress
+
+    from ..server import jobs
+    from ..server.requests import ControlRequest
+
+    job = jobs.get(name)
+    epochs = float(job.settings()["epochs"])
+    job.tell(ControlRequest(do="play", speed="full"))
+    with Progress(console=out) as bar:
+        task = bar.add_task("training", total=epochs)
+        for report in jobs.updates(job):
+            if report and report["latest"]:
+                loss = report["latest"]["metrics"].get("loss")
+                bar.update(
+                    task, completed=report["latest"]["epoch"], description=f"loss {loss:.4g}" if loss else "training"
+                )
+            if report and report["status"] in ("ended", "failed"):
+                break
+    if report["status"] == "failed":
+        raise StoreError(report["message"], "The run is as it was after its last recorded step.")
+    out.print(report["message"], markup=False)
 
 
 @app.command()

@@ -12,7 +12,8 @@ from ..views import Grid, Table
 def neuron(network: Network, image: Input, *, layer: LayerName = LAST, unit: Unit = 0) -> Finding:
     """One neuron's arithmetic, term by term: input × weight, all added up, + bias, then the activation.
 
-    Numbers: "inputs", "weights" and "products" (one for each input), "bias", "sum" (with the bias), "activation".
+    Numbers: "inputs", "weights" and "products" (one for each input), "bias", "sum" (with the bias), "activation", and
+    the activation function around that sum: "curve" (sums × [sum, activation, slope], by torch itself).
     The provenance says from which layer the inputs come ("from"), so that each can be opened in turn.
     The check adds the products up again with exact rounding and compares with what the network computed.
 
@@ -52,6 +53,7 @@ def neuron(network: Network, image: Input, *, layer: LayerName = LAST, unit: Uni
             "bias": np.array(bias),
             "sum": np.array(total),
             "activation": np.array(activation),
+            "curve": _curve(weighted.activation, total),
         },
         (
             Grid("input × weight", picture(weighted, products), "signed"),
@@ -76,3 +78,14 @@ def neuron(network: Network, image: Input, *, layer: LayerName = LAST, unit: Uni
             "names": names,
         },
     )
+
+
+def _curve(kind: str, around: float) -> np.ndarray:
+    """The activation function and its slope from −8 to 8, or as far as the sum lies; the identity when there is none."""
+    import torch
+
+    reach = max(8.0, 1.2 * abs(around))
+    sums = torch.linspace(-reach, reach, 81, dtype=torch.float64, requires_grad=True)
+    made = getattr(torch.nn, kind)()(sums) if kind else sums * 1
+    (slope,) = torch.autograd.grad(made.sum(), sums)
+    return np.stack([sums.detach().numpy(), made.detach().numpy(), slope.numpy()], 1)

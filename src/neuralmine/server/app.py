@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
-from .. import datasets, optimizers
+from .. import datasets, optimizers, studies
 from ..errors import NeuralmineError, StoreError, UnknownName
 from ..lens import find, look, summaries
 from ..losses import LOSSES
@@ -99,6 +99,7 @@ def _describe(app: FastAPI) -> None:
             "networks": [_preset(name) for name in catalogue.PRESETS],
             "data": datasets.names(),
             "lenses": summaries(),
+            "studies": studies.names(),
             "optimizers": optimizers.NAMES,
             "losses": LOSSES,
             "settings": {name: getattr(Settings(), name) for name in Settings.__dataclass_fields__},
@@ -168,6 +169,11 @@ def _answer(app: FastAPI) -> None:
             else:
                 nouns.append(resolve.image(asked.input) if asked.input else np.zeros(nouns[0].shape))
         return _binary(look(asked.lens, *nouns, **asked.options))
+
+    @app.post("/api/studies/{name}")
+    def measure_claim(name: str, seed: int = 0) -> Response:
+        """A Verdict with its Finding, as a binary frame."""
+        return _binary(studies.study(name, seed=seed))
 
     @app.post("/api/data")
     def images(asked: DataRequest, start: int = 0, count: int = 500) -> Response:

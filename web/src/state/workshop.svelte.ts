@@ -11,6 +11,7 @@ export type Entry =
   | { kind: 'neuron'; layer: string; unit: number }
   | { kind: 'pixel'; index: number }
   | { kind: 'weight'; layer: string; unit: number; source: number }
+  | { kind: 'layer'; layer: string }
   | { kind: 'accuracy' };
 export type Tab = 'train' | 'fault' | 'weights' | 'line' | 'mistakes' | 'damage';
 type Edit = NetworkRequest['weights'][number];
@@ -391,6 +392,7 @@ function readEntry([kind, ...rest]: string[]): Entry | null {
   if (kind === 'pixel' && Number.isInteger(numbers[0])) return { kind, index: numbers[0]! };
   if (kind === 'neuron' && rest[0] && Number.isInteger(numbers[1])) return { kind, layer: rest[0], unit: numbers[1]! };
   if (kind === 'weight' && rest[0] && Number.isInteger(numbers[2])) return { kind, layer: rest[0], unit: numbers[1]!, source: numbers[2]! };
+  if (kind === 'layer' && rest[0]) return { kind, layer: rest[0] };
   if (kind === 'accuracy') return { kind };
   return null;
 }
