@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import random
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +103,26 @@ def test_one_run_is_enough_for_torch_layers_and_later_traces():
     calls.count = 0
     assert trace(net, torch.randn(1, 32))["1"].value.min() < 0
     assert calls.count == 1
+
+
+def test_what_stayed_in_one_trace_may_be_overwritten_in_the_next():
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.relu = nn.LayerNorm(8), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            out = self.norm(x)
+            return self.relu(out) if x.sum() > 0 else out * 2
+
+    net, x = Fork(), torch.rand(40, 8)
+    network = network_of(net, -x)
+    trace(network, -x)
+    assert "never called" in network.untraced["relu"]
+    for _ in range(2):
+        seen = trace(network, x)
+        assert torch.equal(seen["norm"].value, net.norm(x))
+        assert torch.equal(seen["relu"].value, net.norm(x).relu())
 
 
 def test_asking_twice_gives_the_same_tensor_and_holds_no_memory():
@@ -551,3 +574,13 @@ def test_two_threads_do_not_see_each_other():
 def test_importing_loads_no_torch():
     code = "import sys, neuralmine.tracing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("script", ["trace_resnet50", "trace_gpt", "trace_early"])
+def test_the_benchmarks_run(script):
+    path = Path(__file__).parents[1] / "benchmarks" / f"{script}.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(path), "--quick", "--only", "ours"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "ours" in json.loads(done.stdout)["peak_mb"]

@@ -55,6 +55,8 @@ _DEEPEST = 32
 _one_at_a_time = threading.RLock()
 # Addresses that earlier traces found must be copied, by module, then by what else matters: grad, and the edits.
 _must_copy: weakref.WeakKeyDictionary[Any, dict[tuple[bool, frozenset[str]], set[str]]] = weakref.WeakKeyDictionary()
+# Addresses that an earlier whole trace found nobody writes to, by module: the calls that made them need not be kept.
+_stays: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 def trace(
@@ -203,6 +205,8 @@ def _settled_run(
         run.check_reached()
         lost, overwritten = run.settle()
         if not lost:
+            if wanted is None and not edits:
+                _stays.setdefault(module, set()).update(set(run.records) - overwritten)
             return run
         new = (overwritten if turn else lost) - run.copies
         if not new:
@@ -248,6 +252,7 @@ class _Run:
         self.output: Any = None
         self.seen: dict[str, int] = {}  # how many tensors each module has put out
         self.silent: dict[str, str] = {}  # modules that put out no tensor, and what they put out
+        self.stays = _stays.get(module, frozenset())
         self.pure: set[int] = set()  # modules whose calls can be made again
         self.values: dict[tuple[int, int], _Value] = {}  # by identity of the tensor, and its version
         self.entered: dict[int, list[int]] = {}  # versions of the inputs of layers that work in place
@@ -368,7 +373,8 @@ class _Run:
             tensor = tensor.view_as(tensor)
         value = self._known(tensor)
         if value is None:
-            again = self._again(call, tensor) if id(call.part) in self.pure and not call.edited else None
+            keep_call = id(call.part) in self.pure and not call.edited and address not in self.stays
+            again = self._again(call, tensor) if keep_call else None
             value = self._remember(tensor)
             value.again = again
         self.records[address] = _Record(address, call.part, tuple(tensor.shape), value)
@@ -827,10 +833,13 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor], inside: tuple[int, .
 
 
 def _entries(value: Any) -> list[tuple[Any, Any]]:
-    if isinstance(value, Mapping):
-        return list(value.items())
+    # Most things are one of the first, and asking a Mapping what it is takes long.
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return []
     if isinstance(value, (list, tuple)):
         return list(enumerate(value))
+    if isinstance(value, (dict, Mapping)):
+        return list(value.items())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if hasattr(value, f.name)]
     return []
