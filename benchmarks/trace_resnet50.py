@@ -1,7 +1,8 @@
 """Trace every layer of a ResNet-50: ours, hooks that keep references, hooks that copy, nnsight and TorchLens.
 
 The floor is the plain forward. Target: time ≤ 1.10 of it, peak memory ≤ 1.15 of hooks by reference, and every value
-right although 49 of the modules' outputs are overwritten in place. `--quick` runs a small version of everything.
+right although 49 of the modules' outputs are overwritten in place. Most of what keeping costs is fresh pages: with
+THP_MEM_ALLOC_ENABLE=1 (huge pages, read by torch at its first allocation) all of them are faster. `--quick` runs a small version of everything.
 """
 
 from __future__ import annotations
