@@ -47,13 +47,13 @@ $(BIN)/python:
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt hatch_build.py $(WEB)
 	@echo "Installing Neuralmine into $(VENV) …"
 	@$(PIP) torch==2.13.0
-	@$(PIP) -e .
+	@$(PIP) -e '.[text]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	@$(PIP) -e '.[test]'
+	@$(PIP) -e '.[text,test]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@$(PIP) -e '.[dev,test]'
+	@$(PIP) -e '.[text,dev,test]'
 	@touch $@

@@ -23,6 +23,7 @@ import sys
 import threading
 import types as python_types
 import typing
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -61,13 +62,14 @@ class Lens:
     name: str
     summary: str
     on: str
+    reads: str
     nouns: tuple[str, ...]
     options: tuple[Option, ...]
     function: Callable[..., Finding]
 
 
-def lens(on: str = "") -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
-    """Make a plain function a lens. `on` names the dims of the layer it needs ("" for any)."""
+def lens(on: str = "", reads: str = "") -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
+    """Make a plain function a lens. `on` names the dims of the layer it needs, `reads` the domain ("" for any)."""
 
     def decorate(function: Callable[..., Finding]) -> Callable[..., Finding]:
         @functools.wraps(function)
@@ -77,6 +79,7 @@ def lens(on: str = "") -> Callable[[Callable[..., Finding]], Callable[..., Findi
             options = _check(spec, options)
             networks = [noun for noun in nouns if isinstance(noun, Network)]
             for network in networks:
+                _check_domain(spec, network)
                 _check_layers(spec, network, options)
             with left_as_found(networks):
                 finding = function(*nouns, **options)
@@ -87,7 +90,7 @@ def lens(on: str = "") -> Callable[[Callable[..., Finding]], Callable[..., Findi
                 provenance={**_provenance(nouns), **finding.provenance},
             )
 
-        seen.__lens__ = replace(_read(function, on), function=seen)  # type: ignore[attr-defined]
+        seen.__lens__ = replace(_read(function, on, reads), function=seen)  # type: ignore[attr-defined]
         return seen
 
     return decorate
@@ -169,7 +172,7 @@ def _restored(networks: list[Network]) -> Iterator[None]:
         random.setstate(states[2])
 
 
-def _read(function: Callable[..., Finding], on: str) -> Lens:
+def _read(function: Callable[..., Finding], on: str, reads: str) -> Lens:
     hints = typing.get_type_hints(function, include_extras=True)
     texts = _option_texts(function.__doc__ or "")
     nouns: list[str] = []
@@ -181,7 +184,7 @@ def _read(function: Callable[..., Finding], on: str) -> Lens:
         else:
             nouns.append("input" if hint == Input else _NOUNS[hint])
     summary = (inspect.getdoc(function) or "").split("\n")[0]
-    return Lens(function.__name__, summary, on, tuple(nouns), tuple(options), function)
+    return Lens(function.__name__, summary, on, reads, tuple(nouns), tuple(options), function)
 
 
 def _option(parameter: inspect.Parameter, hint: Any, text: str) -> Option:
@@ -270,6 +273,14 @@ def _value(spec: Lens, option: Option, value: Any) -> Any:
     return value
 
 
+def _check_domain(spec: Lens, network: Network) -> None:
+    if spec.reads and spec.reads != network.domain:
+        raise NetworkError(
+            f"The lens {spec.name!r} needs a network that reads {spec.reads}; {network.name or 'this one'} reads {network.domain}.",
+            "Load another network; `neuralmine networks` lists what there is.",
+        )
+
+
 def _check_layers(spec: Lens, network: Network, options: dict[str, Any]) -> None:
     """A layer that was named must exist and have the dims the lens works on; "last" is the last that has."""
     fitting = [layer for layer in network.layers if not spec.on or _fits(spec.on, layer.dims)]
@@ -317,10 +328,20 @@ def _hash(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
+# Fingerprints by module, with the state they were taken of: hashing 90 MB at every look would take longer than looking.
+_fingerprints: weakref.WeakKeyDictionary[Any, tuple[tuple, str]] = weakref.WeakKeyDictionary()
+
+
 def weights_hash(network: Network) -> str:
     """A short fingerprint of all parameters and buffers; two networks that share it compute the same."""
+    tensors = network.module.state_dict().values()
+    state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+    large = sum(tensor.numel() for tensor in tensors) > 1_000_000
+    if large and _fingerprints.get(network.module, ((), ""))[0] == state:
+        return _fingerprints[network.module][1]
     digest = hashlib.sha256()
     for name, tensor in network.module.state_dict().items():
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    _fingerprints[network.module] = (state, digest.hexdigest()[:16])
     return digest.hexdigest()[:16]

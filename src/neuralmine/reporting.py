@@ -28,7 +28,7 @@ def render(finding: Finding, form: str = "text", view: int = 0) -> str | bytes:
     if form == "text":
         return finding.text()
     if form == "html":
-        return _page([finding], finding.lens)
+        return page_of([finding], finding.lens)
     if form not in FORMS:
         raise UnknownName("form", form, FORMS)
     if not 0 <= view < len(finding.views):
@@ -43,10 +43,11 @@ def report(findings: Sequence[Finding], path: Path | str, title: str = "Neuralmi
     """
     if not findings:
         raise UsageError("There are no findings to report.", "Give at least one, from neuralmine.look(…).")
-    return write_file(path, _page(findings, title))
+    return write_file(path, page_of(findings, title))
 
 
-def _page(findings: Sequence[Finding], title: str) -> str:
+def page_of(findings: Sequence[Finding], title: str) -> str:
+    """The HTML of such a file. Raises UsageError when the script that shows the views was not built."""
     folder = Path(__file__).parent / "web"
     script, style = folder / "report.js", folder / "report.css"
     if not script.is_file():

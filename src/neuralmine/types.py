@@ -61,6 +61,15 @@ class Source:
     trained_on: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One piece of a text as the network reads it; `special` ones were added by the tokenizer, not by the writer."""
+
+    text: str
+    id: int
+    special: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """What a network said: a score for every label, and the label with the highest."""
@@ -101,6 +110,8 @@ class Network:
     loss: str = "cross_entropy"
     name: str = ""
     untraced: Mapping[str, str] = field(default_factory=dict)
+    tokens: Callable[[Any], tuple[Token, ...]] | None = None  # how a text is cut up; only for domain "tokens"
+    spell: Callable[[int], str] | None = None  # the text of an entry of the vocabulary
 
     def layer(self, name: str) -> Layer:
         """The layer at that address. Raises UnknownName with the nearest addresses."""

@@ -71,7 +71,9 @@ def look(
     network: Annotated[
         str, typer.Option(help="A catalogue name, a file, a run's folder, or module:function.")
     ] = "digits",
-    given: Annotated[str, typer.Option("--input", help="An image: DATA:INDEX, or a picture's path.")] = "digits:0",
+    given: Annotated[
+        str, typer.Option("--input", help="A text; or an image: DATA:INDEX, or a picture's path.")
+    ] = "digits:0",
     dataset: Annotated[str, typer.Option("--data", help="A data set's name or path.")] = "digits",
     save: Annotated[Path | None, typer.Option("--out", help="Save the finding in this folder.")] = None,
     as_json: AsJson = False,
@@ -154,6 +156,8 @@ def _image(given: str, network: Any) -> Any:
 
     from .. import datasets
 
+    if network.domain == "tokens":
+        return given
     name, _, index = given.rpartition(":")
     if index.isdigit():
         loaded = datasets.load(name)

@@ -12,7 +12,8 @@ from ..types import Network
 
 
 def load(source: Any, **options: Any) -> Network:
-    """A Network from a catalogue name, a file, a run's folder, "module:function" of your own, or any torch.nn.Module.
+    """A Network from a catalogue name, "hf:NAME-OR-PATH", a file, a run's folder, "module:function" of your own, or any
+    torch.nn.Module.
 
     Options for the catalogue: `trained=True`, `seed=0`. For a module or "module:function": `shape`, `labels`,
     `loss`, `mean`, `std` (see `network_of`). For a run: `step`.
@@ -36,6 +37,10 @@ def load(source: Any, **options: Any) -> Network:
 
     if str(source) in {*catalogue.ALIASES, *catalogue.PRESETS}:
         return _with(catalogue.load_preset, str(source), options)
+    if str(source) == "minilm" or str(source).startswith("hf:"):
+        from .text import load_text
+
+        return _with(load_text, str(source), options)
     path = Path(source)
     if path.is_dir():
         from ..stores.runs import load_network
@@ -47,14 +52,17 @@ def load(source: Any, **options: Any) -> Network:
         return _with(load_file, path, options)
     if ":" in str(source):
         return _from_python(str(source), options)
-    raise UnknownName("network", source, [*catalogue.ALIASES, *catalogue.PRESETS])
+    raise UnknownName("network", source, [*catalogue.ALIASES, *catalogue.PRESETS, "minilm"])
 
 
 def names() -> dict[str, str]:
     """The catalogue: name to one line."""
     from . import catalogue
 
-    return {name: preset.summary for name, preset in catalogue.PRESETS.items()}
+    return {name: preset.summary for name, preset in catalogue.PRESETS.items()} | {
+        "minilm": "all-MiniLM-L6-v2, a sentence encoder of 6 layers (needs the text extra)",
+        "hf:NAME-OR-PATH": "any encoder or language model of transformers, safetensors only (needs the text extra)",
+    }
 
 
 def _with(loader: Any, source: Any, options: dict[str, Any]) -> Network:

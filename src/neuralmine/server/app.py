@@ -14,15 +14,18 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from .. import datasets, optimizers, studies
-from ..errors import NeuralmineError, StoreError, UnknownName
+from ..errors import NetworkError, NeuralmineError, StoreError, UnknownName
 from ..lens import find, look, summaries
 from ..losses import LOSSES
 from ..networks import catalogue
+from ..reporting import page_of
+from ..sentences import stream_layers
 from ..stores import runs
 from ..training import Settings
+from ..types import Finding, Network
 from ..wire import frame
 from . import LOOPBACK, jobs, page_folder, resolve
-from .requests import ControlRequest, DataRequest, LookRequest, NetworkRequest, RunRequest
+from .requests import ControlRequest, DataRequest, LookRequest, NetworkRequest, ReportRequest, RunRequest
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -53,7 +56,11 @@ def _warm_up() -> None:
 
     torch.set_num_threads(1)  # nets this small lose more than they gain by sharing the work
     asked = NetworkRequest()
-    look("confusion", resolve.network(asked), resolve.data(DataRequest(**_data_of(asked.address))), shuffles=1)
+    look("confusion", resolve.network(asked), resolve.data(DataRequest(**(_data_of(asked.address) or {}))), shuffles=1)
+    try:
+        look("token_relations", resolve.network(NetworkRequest(address="minilm")), "The Cat Chases Mice")
+    except NetworkError:
+        return  # without the text extra; the page that needs it says so
 
 
 def _guard(host: str, token: str | None) -> Callable[[Request, Handler], Awaitable[Response]]:
@@ -128,7 +135,12 @@ def _describe(app: FastAPI) -> None:
             "parameters": sum(p.numel() for p in found.module.parameters()),
             "source": {key: getattr(found.source, key) for key in found.source.__dataclass_fields__},
             "data": _data_of(asked.address),
+            "blocks": _stream_of(found),
         }
+
+
+def _stream_of(network: Network) -> list[str]:
+    return list(stream_layers(network)) if network.domain == "tokens" else []
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -145,8 +157,10 @@ def _preset(name: str) -> dict[str, Any]:
     }
 
 
-def _data_of(address: str) -> dict[str, Any]:
-    """The data a network belongs to, as a DataRequest."""
+def _data_of(address: str) -> dict[str, Any] | None:
+    """The data a network belongs to, as a DataRequest; None for networks that read text."""
+    if address.partition(":")[0] in ("minilm", "hf"):
+        return None
     if address.startswith("run:"):
         said = runs.about(runs.find(address[4:].partition("@")[0]))
         return {**said["data"], "part": "test"}
@@ -159,16 +173,14 @@ def _answer(app: FastAPI) -> None:
     @app.post("/api/look")
     def look_through(asked: LookRequest) -> Response:
         """A Finding, as a binary frame."""
-        spec = find(asked.lens)
-        nouns: list[Any] = []
-        for noun in spec.nouns:
-            if noun == "network":
-                nouns.append(resolve.network(asked.network))
-            elif noun == "data":
-                nouns.append(resolve.data(asked.data or DataRequest(**_data_of(asked.network.address))))
-            else:
-                nouns.append(resolve.image(asked.input) if asked.input else np.zeros(nouns[0].shape))
-        return _binary(look(asked.lens, *nouns, **asked.options))
+        return _binary(_looked(asked))
+
+    @app.post("/api/report")
+    def save_report(asked: ReportRequest) -> Response:
+        """Findings as one HTML file that opens without a server."""
+        html = page_of([_looked(one) for one in asked.looks], asked.title)
+        headers = {"Content-Disposition": 'attachment; filename="neuralmine.html"'}
+        return Response(html, media_type="text/html", headers=headers)
 
     @app.post("/api/studies/{name}")
     def measure_claim(name: str, seed: int = 0) -> Response:
@@ -192,6 +204,19 @@ def _answer(app: FastAPI) -> None:
                 "source": part.source,
             }
         )
+
+
+def _looked(asked: LookRequest) -> Finding:
+    spec = find(asked.lens)
+    nouns: list[Any] = []
+    for noun in spec.nouns:
+        if noun == "network":
+            nouns.append(resolve.network(asked.network))
+        elif noun == "data":
+            nouns.append(resolve.data(asked.data or DataRequest(**(_data_of(asked.network.address) or {}))))
+        else:
+            nouns.append(resolve.given(asked.input) if asked.input else np.zeros(nouns[0].shape))
+    return look(asked.lens, *nouns, **asked.options)
 
 
 def _train(app: FastAPI) -> None:

@@ -36,8 +36,9 @@ class DataRequest(Strict):
 
 
 class InputRequest(Strict):
-    """One image: given pixel by pixel, or by its place in a data set."""
+    """A text, or one image: given pixel by pixel, or by its place in a data set."""
 
+    text: str | None = None
     pixels: list[float] | None = None
     data: DataRequest | None = None
     index: int = 0
@@ -63,6 +64,13 @@ class RunRequest(Strict):
     only: int | None = None
     settings: dict[str, Any] = {}
     playing: bool = False
+
+
+class ReportRequest(Strict):
+    """Findings to be put into one HTML file."""
+
+    title: str = "Neuralmine report"
+    looks: list[LookRequest]
 
 
 class ControlRequest(Strict):

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import datasets
 from ..errors import UsageError
-from ..networks import catalogue
+from ..networks import catalogue, load
 from ..networks.edited import edited
 from ..stores import runs
 from ..types import Dataset, Network
@@ -33,7 +33,7 @@ def network(asked: NetworkRequest) -> Network:
 
 
 def _by_address(address: str) -> Network:
-    """Only the catalogue and the runs: a page must not make the server read any file or import any module."""
+    """The catalogue, the runs, and `hf:` models (safetensors, no code of theirs runs): nothing a page names is executed."""
     kind, _, rest = address.partition(":")
     if kind == "run":
         name, _, step = rest.partition("@")
@@ -43,6 +43,9 @@ def _by_address(address: str) -> Network:
         if not step:  # the latest changes while it trains, so it is never kept
             return runs.load_network(path)
         return _kept(address, lambda: runs.load_network(path, int(step)))
+    if kind == "minilm" or kind == "hf":
+        untrained = address.endswith(":untrained")
+        return _kept(address, lambda: load(address.removesuffix(":untrained"), trained=not untrained))
     if rest not in ("", "untrained"):
         raise UsageError(f"{address!r} is no network's address.", "Write 64-16-10, 64-16-10:untrained or run:NAME@120.")
     return _kept(address, lambda: catalogue.load_preset(kind, trained=not rest))
@@ -104,8 +107,10 @@ def indices(asked: DataRequest) -> np.ndarray:
     return train if asked.part == "train" else test
 
 
-def image(asked: InputRequest) -> np.ndarray:
-    """One image as an array."""
+def given(asked: InputRequest) -> Any:
+    """What goes into the network: a text, or one image as an array."""
+    if asked.text is not None:
+        return asked.text
     if asked.pixels is not None:
         return np.asarray(asked.pixels, dtype=np.float64)
     if asked.data is None:

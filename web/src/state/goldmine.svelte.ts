@@ -1,0 +1,186 @@
+// The Gold Mine: a sentence, a network that reads it, the layer on screen, and what is open. All of it is in the URL.
+import {
+  Failure, json, latestWins, list, look, type Catalogue, type Finding, type NetworkAbout, type Numbers,
+} from '../api';
+
+export type Pick = { kind: 'token'; layer: number; word: number } | { kind: 'pair'; layer: number; a: number; b: number } | { kind: 'sieve'; layer: number };
+export type Tab = 'relations' | 'boxes' | 'attention' | 'left' | 'compare' | 'claims';
+const TABS: Tab[] = ['relations', 'boxes', 'attention', 'left', 'compare', 'claims'];
+// The essay's names for five sieves; on any depth the first, the last and those between are stretched over the layers.
+const SIEVES = ['Coarse Gravel Sifter', 'Pebble Separator', 'Fine Mesh Sieve', 'Mercury Amalgamation', 'Final Refining'];
+export const ESSAY = 'The Cat Chases Mice';
+
+/** Slices of a flat array with shape … by its first indices. */
+export function at(numbers: Numbers | undefined, ...where: number[]): number[] {
+  if (!numbers) return [];
+  const size = numbers.shape.slice(where.length).reduce((a, b) => a * b, 1);
+  const start = where.reduce((place, index, i) => place * numbers.shape[i]! + index, 0) * size;
+  return Array.from((numbers.values as Float64Array).subarray(start, start + size), Number);
+}
+
+export class GoldMine {
+  address = $state('minilm');
+  untrained = $state(false);
+  sentence = $state(ESSAY);
+  other = $state('');
+  layer = $state(0);
+  tab: Tab = $state('relations');
+  pick = $state.raw<Pick | null>(null);
+  centred = $state(true);
+
+  about = $state.raw<NetworkAbout | null>(null);
+  catalogue = $state.raw<Catalogue | null>(null);
+  vectors = $state.raw<Finding | null>(null);
+  relations = $state.raw<Finding | null>(null);
+  map = $state.raw<Finding | null>(null);
+  attention = $state.raw<Finding | null>(null);
+  left = $state.raw<Finding | null>(null);
+  compared = $state.raw<Finding | null>(null);
+  failure = $state.raw<Failure | null>(null);
+  took = $state(0); // milliseconds from the last keystroke to the numbers
+  playing = $state(false);
+  private timer: ReturnType<typeof setInterval> | undefined;
+  private opened = $state(false);
+
+  get shown() {
+    return this.untrained ? `${this.address}:untrained` : this.address;
+  }
+  get network() {
+    return { address: this.shown };
+  }
+  get tokens(): string[] {
+    return (this.vectors?.provenance['tokens'] as string[]) ?? [];
+  }
+  get special(): boolean[] {
+    return (this.vectors?.provenance['special'] as boolean[]) ?? [];
+  }
+  get layers(): string[] {
+    return (this.vectors?.provenance['layers'] as string[]) ?? [];
+  }
+  get depth() {
+    return Math.max(0, this.layers.length - 1);
+  }
+  sieve(layer: number): string {
+    if (layer <= 0) return 'Raw Material Collection';
+    const place = this.depth <= 1 ? 4 : Math.round(((layer - 1) / (this.depth - 1)) * (SIEVES.length - 1));
+    return SIEVES[place]!;
+  }
+  /** Cosines of every two words at a layer, raw or with the common direction taken away. */
+  cosine(layer: number): number[] {
+    return at(this.relations?.numbers[this.centred ? 'centred' : 'cosine'], layer);
+  }
+  /** What 95 % of pairs of unrelated words stay below, at a layer. */
+  chance(layer: number): number {
+    return at(this.relations?.numbers[this.centred ? 'null_centred' : 'null'], layer)[2] ?? 1;
+  }
+
+  private readonly seeVectors = latestWins<[Finding, Finding, Finding, number]>(
+    ([vectors, relations, map, began]) => {
+      [this.vectors, this.relations, this.map, this.failure] = [vectors, relations, map, null];
+      this.took = performance.now() - began;
+      if (this.layer > this.depth) this.layer = this.depth;
+      if (this.pick && 'word' in this.pick && this.pick.word >= this.tokens.length) this.pick = null;
+    },
+    (error) => (this.failure = error),
+  );
+  private readonly seeAttention = latestWins<Finding>((found) => (this.attention = found), (error) => (this.failure = error));
+  private readonly seeLeft = latestWins<Finding>((found) => (this.left = found), (error) => (this.failure = error));
+  private readonly seeCompared = latestWins<Finding>((found) => ([this.compared, this.failure] = [found, null]), (error) => ([this.compared, this.failure] = [null, error]));
+
+  start() {
+    const query = new URLSearchParams(location.search);
+    this.address = query.get('net') ?? 'minilm';
+    this.untrained = query.get('untrained') === '1';
+    this.sentence = query.get('text') ?? ESSAY;
+    this.other = query.get('other') ?? '';
+    this.layer = Math.max(0, Number(query.get('layer')) || 0);
+    this.tab = TABS.find((tab) => tab === query.get('tab')) ?? 'relations';
+    this.centred = query.get('raw') !== '1';
+    const [kind, ...rest] = (query.get('open') ?? '').split(':');
+    const numbers = rest.map(Number);
+    if (kind === 'token' && numbers.length === 2) this.pick = { kind, layer: numbers[0]!, word: numbers[1]! };
+    if (kind === 'pair' && numbers.length === 3) this.pick = { kind, layer: numbers[0]!, a: numbers[1]!, b: numbers[2]! };
+    if (kind === 'sieve' && numbers.length === 1) this.pick = { kind, layer: numbers[0]! };
+    json<Catalogue>('/api/catalogue').then((found) => (this.catalogue = found), (error) => (this.failure = error));
+    $effect(() => {
+      const address = this.shown;
+      this.opened = false;
+      json<NetworkAbout>('/api/network', { address }).then(
+        (found) => {
+          if (address === this.shown) [this.about, this.opened] = [found, true];
+        },
+        (error) => (this.failure = error),
+      );
+    });
+    $effect(() => {
+      if (!this.opened) return;
+      const body = { network: this.network, input: { text: this.sentence } };
+      const began = performance.now();
+      this.seeVectors(async () => [await look('token_vectors', body), await look('token_relations', body), await look('sentence_map', body), began]);
+    });
+    $effect(() => {
+      if (!this.opened || (this.tab !== 'attention' && this.pick?.kind !== 'sieve')) return;
+      const body = { network: this.network, input: { text: this.sentence } };
+      this.seeAttention(() => look('attention', body));
+    });
+    $effect(() => {
+      if (!this.opened || (this.tab !== 'left' && this.tab !== 'claims')) return;
+      const body = { network: this.network, input: { text: this.sentence } };
+      this.seeLeft(() => look('what_is_left', body));
+    });
+    $effect(() => {
+      if (!this.opened || this.tab !== 'compare' || !this.other.trim()) return;
+      const body = { network: this.network, input: { text: this.sentence }, options: { other: this.other } };
+      this.seeCompared(() => look('compare_sentences', body));
+    });
+    $effect(() => {
+      const query = this.query();
+      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
+      return () => clearTimeout(timer);
+    });
+    $effect(() => () => clearInterval(this.timer));
+  }
+
+  private query(): string {
+    const query = new URLSearchParams({ net: this.address, text: this.sentence, layer: String(this.layer), tab: this.tab });
+    if (this.untrained) query.set('untrained', '1');
+    if (this.other) query.set('other', this.other);
+    if (!this.centred) query.set('raw', '1');
+    if (this.pick) query.set('open', Object.values(this.pick).join(':'));
+    return query.toString();
+  }
+  go(layer: number) {
+    this.layer = Math.min(this.depth, Math.max(0, layer));
+  }
+  play() {
+    if (this.playing) return this.pause();
+    if (this.layer >= this.depth) this.layer = 0;
+    this.playing = true;
+    this.timer = setInterval(() => {
+      if (this.layer >= this.depth) this.pause();
+      else this.layer += 1;
+    }, 900);
+  }
+  pause() {
+    this.playing = false;
+    clearInterval(this.timer);
+  }
+  /** The layer that changes the words most. */
+  biggest(): number {
+    const change = this.vectors?.numbers['change'];
+    if (!change) return 0;
+    const means = this.layers.map((_, l) => at(change, l).reduce((a, b) => a + b, 0));
+    return means.indexOf(Math.max(...means));
+  }
+  report() {
+    const body = (lens: string, options: Record<string, unknown> = {}) => ({ lens, network: this.network, input: { text: this.sentence }, options });
+    return {
+      title: this.sentence,
+      looks: [
+        ...['token_vectors', 'token_relations', 'what_is_left', 'sentence_map', 'attention'].map((lens) => body(lens)),
+        ...(this.other.trim() ? [body('compare_sentences', { other: this.other })] : []),
+      ],
+    };
+  }
+}
+export { list };
