@@ -4,16 +4,72 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from .errors import NetworkError, UsageError
+from .errors import DataError, NetworkError, UsageError
+from .lens import weights_hash
 from .tracing import trace
 from .types import Network, Token
 
 # Everyday words from which sentences without meaning are drawn: the null of every relation between words.
-WORDS = ["river", "gold", "stone", "water", "light", "house", "tree", "child", "bread", "road", "winter", "music", "paper", "green", "small", "heavy", "quiet", "early", "open", "holds", "finds", "turns", "keeps", "moves", "sees", "makes", "takes", "brings", "leaves", "under", "over", "with", "near", "after", "before", "slowly", "often", "never", "doctor", "window", "garden", "engine", "market", "table", "letter", "number", "summer", "colour", "forest", "animal", "village", "winter", "picture"]
+WORDS = [
+    "river",
+    "gold",
+    "stone",
+    "water",
+    "light",
+    "house",
+    "tree",
+    "child",
+    "bread",
+    "road",
+    "winter",
+    "music",
+    "paper",
+    "green",
+    "small",
+    "heavy",
+    "quiet",
+    "early",
+    "open",
+    "holds",
+    "finds",
+    "turns",
+    "keeps",
+    "moves",
+    "sees",
+    "makes",
+    "takes",
+    "brings",
+    "leaves",
+    "under",
+    "over",
+    "with",
+    "near",
+    "after",
+    "before",
+    "slowly",
+    "often",
+    "never",
+    "doctor",
+    "window",
+    "garden",
+    "engine",
+    "market",
+    "table",
+    "letter",
+    "number",
+    "summer",
+    "colour",
+    "forest",
+    "animal",
+    "village",
+    "winter",
+    "picture",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,14 +111,29 @@ def stream_layers(network: Network) -> tuple[str, ...]:
 
 
 def stream(network: Network, text: Any, *, attention: bool = False) -> Stream:
-    """Run a text and keep the residual stream, as numpy; with `attention` also every head's weights."""
+    """Run a text and keep the residual stream, as numpy; with `attention` also every head's weights.
+
+    The last few are kept: several lenses look at one sentence at a time. The arrays are read-only.
+    """
     if network.tokens is None:
         raise NetworkError("This lens needs a network that reads text.", "Load one: minilm, or hf:NAME-OR-PATH.")
+    if not isinstance(text, str):
+        raise DataError(f"This network reads text, not {type(text).__name__}.", "Give a sentence.")
+    return _stream(network, weights_hash(network), text, attention)
+
+
+@lru_cache(maxsize=32)
+def _stream(network: Network, weights: str, text: str, attention: bool) -> Stream:
+    """`weights` is there to notice that the network has changed."""
+    assert network.tokens is not None
     names = stream_layers(network)
     heads = attention_layers(network) if attention else ()
     seen = trace(network, text, layers=[*names, *heads])
     states = np.stack([seen[name].numpy()[0] for name in names])
-    return Stream(network.tokens(text), names, states, {name: seen[name].numpy()[0] for name in heads})
+    looks = {name: seen[name].numpy()[0].copy() for name in heads}
+    for array in (states, *looks.values()):
+        array.flags.writeable = False
+    return Stream(network.tokens(text), names, states, looks)
 
 
 def attention_layers(network: Network) -> tuple[str, ...]:

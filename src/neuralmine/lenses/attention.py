@@ -40,7 +40,8 @@ def attention(network: Network, text: Input, *, nulls: Annotated[int, Between(5,
     # There are many heads: the null is what the best of all of them reaches, not a typical one.
     bar = np.quantile(shuffled.max((1, 2)), 0.95, axis=0)
     found = sorted(
-        ((float(roles[block, h, r]), block, h, r) for block, h, r in np.argwhere(roles > np.maximum(bar, 0.5))), reverse=True
+        ((float(roles[block, h, r]), block, h, r) for block, h, r in np.argwhere(roles > np.maximum(bar, 0.5))),
+        reverse=True,
     )
     layer, head = (found[0][1], found[0][2]) if found else (0, 0)
     rows = tuple((f"layer {block + 1}, head {h}", ROLES[r], score, float(bar[r])) for score, block, h, r in found[:24])

@@ -38,7 +38,7 @@ def logit_lens(network: Network, text: Input, *, word: int = -1, count: Annotate
     seen = stream(network, text)
     word = checked_word(seen.tokens, word % len(seen.tokens) if -len(seen.tokens) <= word < 0 else word)
     finish = _finish(network)
-    states = torch.as_tensor(seen.states[:, word])
+    states = torch.tensor(seen.states[:, word])
     with torch.no_grad():
         # The last state has been through the final norm already, where there is one.
         done = torch.cat([finish(states[:-1]), states[-1:]]) if _normed(network) else finish(states)

@@ -23,7 +23,7 @@ def token_relations(
     sentences), "null_centred".
 
     Options:
-        nulls: how many sentences of words drawn at random make the null.
+        nulls: how many sentences of eight words drawn at random make the null.
         seed: of those sentences.
 
     Raises DataError for an empty text or one that is too long, NetworkError for a network that does not read text.
@@ -34,7 +34,7 @@ def token_relations(
     seen = stream(network, text)
     names = labels_of(seen.tokens)
     plain = [i for i, token in enumerate(seen.tokens) if not token.special]
-    null, null_centred, common = _by_chance(network, weights_hash(network), nulls, len(plain), seed)
+    null, null_centred, common = _by_chance(network, weights_hash(network), nulls, seed)
     states = seen.states.astype(np.float64)
     raw, centred = cosines(states), cosines(states - common)
     a, b, best = _strongest(centred[-1], plain)
@@ -62,10 +62,10 @@ def token_relations(
 
 
 @lru_cache(maxsize=32)
-def _by_chance(network: Network, weights: str, nulls: int, length: int, seed: int) -> tuple[np.ndarray, ...]:
+def _by_chance(network: Network, weights: str, nulls: int, seed: int) -> tuple[np.ndarray, ...]:
     """Percentiles of raw and centred cosines of meaningless sentences, and their common direction. The same for every
-    sentence of that length, so kept: `weights` is there to notice when the network has changed."""
-    others = [stream(network, sentence) for sentence in random_sentences(nulls, length, seed)]
+    sentence, so kept: `weights` is there to notice when the network has changed."""
+    others = [stream(network, sentence) for sentence in random_sentences(nulls, 8, seed)]
     words = [o.states[:, [i for i, t in enumerate(o.tokens) if not t.special]].astype(np.float64) for o in others]
     common = np.concatenate(words, axis=1).mean(1, keepdims=True)
     return _spread(words, 0 * common), _spread(words, common), common

@@ -32,12 +32,17 @@ def load_text(source: str, *, trained: bool = True, seed: int = 0) -> Network:
         raise NetworkError("Text networks need the package `transformers`.", EXTRA) from None
     transformers.utils.logging.disable_progress_bar()  # our own progress is shown where there is any
     place = _minilm_folder() if source == "minilm" else source.removeprefix("hf:")
+    if Path(place).is_dir():
+        _check_folder(source, Path(place))
     try:
         config = transformers.AutoConfig.from_pretrained(place)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
         module = _module(transformers, place, config, trained, seed)
     except (OSError, ValueError, KeyError) as error:
-        raise _explained(source, place, error) from error
+        said = str(error).split("\n")[0][:300]
+        raise NetworkError(
+            f"{source} cannot be loaded: {said}", "Check the name, or give a local folder: hf:PATH."
+        ) from error
     return text_network(module, tokenizer, name=source, source=_source(source, place, trained, seed))
 
 
@@ -138,27 +143,22 @@ def _source(source: str, place: str, trained: bool, seed: int) -> Source:
     return Source(source, digest)
 
 
-def _explained(source: str, place: str, error: Exception) -> NetworkError:
-    folder = Path(place)
-    text = str(error).split("\n")[0][:300]
-    if folder.is_dir():
-        files = {file.name for file in folder.iterdir()}
-        if files & {"pytorch_model.bin", "model.pt", "pytorch_model.pt"} and not any(
-            f.endswith(".safetensors") for f in files
-        ):
-            return NetworkError(
-                f"{source} has its weights only as a pickle, which can run any code when opened, so it is not opened.",
-                "Convert it where you trust it: model.save_pretrained(folder, safe_serialization=True).",
-            )
-        if "config.json" not in files:
-            return NetworkError(
-                f"{source} has no config.json, so it is no model's folder.", "Give a transformers folder."
-            )
-        if not any("token" in name or name.startswith(("vocab", "merges", "spiece")) for name in files):
-            return NetworkError(
-                f"{source} has no tokenizer.", "Save it beside the model: tokenizer.save_pretrained(folder)."
-            )
-    return NetworkError(f"{source} cannot be loaded: {text}", "Check the name, or give a local folder: hf:PATH.")
+def _check_folder(source: str, folder: Path) -> None:
+    """Say what is missing in a local folder; transformers itself would go on with an empty tokenizer."""
+    files = {file.name for file in folder.iterdir()}
+    if "config.json" not in files:
+        raise NetworkError(f"{source} has no config.json, so it is no model's folder.", "Give a transformers folder.")
+    if not any(name.startswith(("tokenizer", "vocab", "merges", "spiece")) for name in files):
+        raise NetworkError(
+            f"{source} has no tokenizer.", "Save it beside the model: tokenizer.save_pretrained(folder)."
+        )
+    if not any(name.endswith(".safetensors") for name in files) and any(
+        name.endswith((".bin", ".pt")) for name in files
+    ):
+        raise NetworkError(
+            f"{source} has its weights only as a pickle, which can run any code when opened, so it is not opened.",
+            "Convert it where you trust it: model.save_pretrained(folder, safe_serialization=True).",
+        )
 
 
 def _vocabulary(tokenizer: Any) -> tuple[str, ...]:
