@@ -18,17 +18,6 @@ def minilm():
     return nm.load("minilm")
 
 
-def word_tokenizer():
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = ["<unk>", "<s>", *["the", "cat", "chases", "mice", "a", "river", "of", "gold", "bank", "money", "and", "dog", "runs"]]
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", model_max_length=64
-    )
-
-
 SMALL = {"vocab_size": 15, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 FAMILIES = {
     "bert": lambda: transformers.BertModel(transformers.BertConfig(**SMALL)),
@@ -46,11 +35,11 @@ CAUSAL = ("gpt2", "llama", "qwen2")
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
-def family(request):
+def family(request, word_tokenizer):
     from neuralmine.networks.text import text_network
 
     torch.manual_seed(0)
-    return request.param, text_network(FAMILIES[request.param]().eval(), word_tokenizer())
+    return request.param, text_network(FAMILIES[request.param]().eval(), word_tokenizer)
 
 
 def plain(network, text):
@@ -129,7 +118,7 @@ def test_minilm_equals_a_plain_forward_and_feeds_each_layer_what_the_last_put_ou
     assert len(attention_layers(minilm)) == 6
     inputs = []
     hooks = [
-        layer.register_forward_pre_hook(lambda m, a, k: inputs.append(a[0]), with_kwargs=True)
+        layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
         for layer in minilm.module.encoder.layer
     ]
     try:
@@ -142,11 +131,11 @@ def test_minilm_equals_a_plain_forward_and_feeds_each_layer_what_the_last_put_ou
         assert np.array_equal(given[0].numpy(), before)
 
 
-def test_scaling_one_weight_changes_the_table():
+def test_scaling_one_weight_changes_the_table(word_tokenizer):
     torch.manual_seed(1)
     from neuralmine.networks.text import text_network
 
-    network = text_network(FAMILIES["bert"]().eval(), word_tokenizer())
+    network = text_network(FAMILIES["bert"]().eval(), word_tokenizer)
     before = nm.look("token_vectors", network, "the cat chases mice").numbers["four"]
     with torch.no_grad():
         network.module.encoder.layer[0].output.dense.weight[0, 0] *= 1.01
@@ -198,23 +187,23 @@ def test_odd_texts_are_read_and_too_long_ones_refused_with_the_limit(minilm):
         nm.look("token_vectors", minilm, "gold " * 5000)
 
 
-def test_folders_that_cannot_be_opened_say_why(tmp_path):
+def test_folders_that_cannot_be_opened_say_why(tmp_path, word_tokenizer):
     network = FAMILIES["bert"]()
     with pytest.raises(NetworkError, match=r"config\.json"):
         nm.load(f"hf:{tmp_path}")
     network.save_pretrained(tmp_path / "no_tokenizer")
     with pytest.raises(NetworkError, match="tokenizer"):
         nm.load(f"hf:{tmp_path / 'no_tokenizer'}")
-    word_tokenizer().save_pretrained(tmp_path / "pickle")
+    word_tokenizer.save_pretrained(tmp_path / "pickle")
     network.config.save_pretrained(tmp_path / "pickle")
     torch.save(network.state_dict(), tmp_path / "pickle" / "pytorch_model.bin")
     with pytest.raises(NetworkError, match="pickle"):
         nm.load(f"hf:{tmp_path / 'pickle'}")
 
 
-def test_a_local_folder_opens_and_its_untrained_twin_differs(tmp_path):
+def test_a_local_folder_opens_and_its_untrained_twin_differs(tmp_path, word_tokenizer):
     FAMILIES["gpt2"]().save_pretrained(tmp_path)
-    word_tokenizer().save_pretrained(tmp_path)
+    word_tokenizer.save_pretrained(tmp_path)
     trained, untrained = nm.load(f"hf:{tmp_path}"), nm.load(f"hf:{tmp_path}", trained=False)
     a = nm.look("token_vectors", trained, "the cat").numbers["vectors"]
     b = nm.look("token_vectors", untrained, "the cat").numbers["vectors"]

@@ -60,7 +60,9 @@ def text_network(module: torch.nn.Module, tokenizer: Any, *, name: str = "", sou
 
     def cut(text: Any) -> tuple[Token, ...]:
         ids = _ids(tokenizer, text, limit)
-        special = set(tokenizer.all_special_ids)
+        # An unknown word is still the writer's, unless the same mark also begins or ends a text (as in GPT-2).
+        marks = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
+        special = set(tokenizer.all_special_ids) - ({tokenizer.unk_token_id} - marks)
         pieces = tokenizer.convert_ids_to_tokens(ids)
         return tuple(Token(piece, i, i in special) for piece, i in zip(pieces, ids, strict=True))
 
