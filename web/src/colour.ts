@@ -2,13 +2,19 @@
 export type Scale = 'signed' | 'magnitude' | 'ink';
 type Rgb = [number, number, number];
 
-let cache: { key: string; colours: Record<string, Rgb> } = { key: '', colours: {} };
+// Looked up a thousand times a frame: 256 steps of each ramp are kept, made anew when the theme changes.
+let cache: { key: string; colours: Record<string, Rgb>; ramps: Record<string, string[]> } = { key: '', colours: {}, ramps: {} };
+const STEPS = 255;
 
 function token(name: string): Rgb {
+  return (cache.colours[name] ??= parse(getComputedStyle(document.documentElement).getPropertyValue(name).trim()));
+}
+
+function ramp(from: string, to: string): string[] {
   const root = document.documentElement;
   const key = `${root.dataset['theme']}/${root.dataset['signed']}`;
-  if (cache.key !== key) cache = { key, colours: {} };
-  return (cache.colours[name] ??= parse(getComputedStyle(root).getPropertyValue(name).trim()));
+  if (cache.key !== key) cache = { key, colours: {}, ramps: {} };
+  return (cache.ramps[from + to] ??= Array.from({ length: STEPS + 1 }, (_, i) => mixed(token(from), token(to), i / STEPS)));
 }
 
 function parse(given: string): Rgb {
@@ -25,11 +31,12 @@ function mixed(from: Rgb, to: Rgb, share: number): string {
 
 /** The colour of a value; `limit` is the value of the strongest colour. */
 export function colour(value: number, scale: Scale, limit: number): string {
+  if (!Number.isFinite(value)) return ramp('--bad', '--bad')[0]!;
   const share = Math.min(Math.abs(value) / (limit || 1), 1);
-  if (!Number.isFinite(value)) return mixed(token('--bad'), token('--bad'), 1);
-  if (scale === 'ink') return mixed(token('--ink-0'), token('--ink-1'), Math.max(0, Math.min(value / (limit || 1), 1)));
-  if (scale === 'magnitude') return mixed(token('--gold-0'), token('--gold-1'), share);
-  return mixed(token('--zero'), token(value < 0 ? '--minus' : '--plus'), share);
+  const step = Math.round(STEPS * (scale === 'ink' && value < 0 ? 0 : share));
+  if (scale === 'ink') return ramp('--ink-0', '--ink-1')[step]!;
+  if (scale === 'magnitude') return ramp('--gold-0', '--gold-1')[step]!;
+  return ramp('--zero', value < 0 ? '--minus' : '--plus')[step]!;
 }
 
 /** Black or white, whichever is read better on that colour. */
