@@ -113,6 +113,7 @@ export class Workshop {
   private readonly lookAtPicture = latestWins<Finding>((found) => (this.activations = found), (error) => this.fail(error));
   private readonly lookEarlier = latestWins<Finding | null>((found) => (this.earlier = found), () => (this.earlier = null));
   private readonly lookAtWeights = latestWins<Record<string, Finding>>((found) => (this.weights = found), (error) => this.fail(error));
+  private readonly lookUnedited = latestWins<number>((accuracy) => (this.unedited = accuracy), () => (this.unedited = null));
   private readonly lookAtMistakes = latestWins<Finding | null>((found) => (this.confusion = found), (error) => this.fail(error));
 
   fail(error: unknown) {
@@ -157,12 +158,12 @@ export class Workshop {
     $effect(() => {
       if (!this.ready || !this.data) return;
       const body = { network: this.request, data: { ...this.data, part: 'test' }, options: { shuffles: 50 } };
-      const plain = !this.edited;
-      this.lookAtMistakes(async () => {
-        const found = await look('confusion', body);
-        if (plain) this.unedited = single(found.numbers['accuracy']);
-        return found;
-      });
+      this.lookAtMistakes(() => look('confusion', body));
+    });
+    $effect(() => {
+      if (!this.ready || !this.data || !this.edited) return;
+      const body = { network: { address: this.shown }, data: { ...this.data, part: 'test' }, options: { shuffles: 1 } };
+      this.lookUnedited(async () => single((await look('confusion', body)).numbers['accuracy']));
     });
   }
 
@@ -183,8 +184,11 @@ export class Workshop {
       this.ready = true;
     } catch (error) {
       this.fail(error);
-      if (!this.about && address !== '64-16-10') await this.open('64-16-10');
-      else if (before !== address && this.about) this.address = before;
+      const failure = this.failure;
+      if (!this.about && address !== '64-16-10') {
+        await this.open('64-16-10');
+        this.failure = failure; // what was asked for failed, even though something else is shown now
+      } else if (before !== address && this.about) this.address = before;
       if (this.about) this.ready = true;
     }
   }

@@ -1,0 +1,251 @@
+"""The Workshop, used as a person would: draw, open, train, rewind, find whose fault it is, come back by URL."""
+
+import re
+from urllib.parse import parse_qs, urlparse
+
+import numpy as np
+import pytest
+
+import neuralmine as nm
+
+from .conftest import Server, violations
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+def ready(page, server, query=""):
+    page.goto(server.url(f"/workshop{query}"))
+    page.wait_for_selector(".says")
+    return page
+
+
+def figures(page, selector=".outputs .bar .number"):
+    return [float(text.replace("−", "-")) for text in page.locator(selector).all_inner_texts()]
+
+
+def query_of(page):
+    page.wait_for_timeout(350)
+    return {key: value[0] for key, value in parse_qs(urlparse(page.url).query).items()}
+
+
+def begin_run(page, **fields):
+    for label, value in fields.items():
+        page.get_by_label(label, exact=True).fill(str(value))
+        page.keyboard.press("Tab")
+    page.click("text=Begin from random weights")
+    page.wait_for_selector(".scrubber")
+
+
+def recorded(page):
+    return int(re.search(r"update ([\d,]+)", page.inner_text(".scrubber output")).group(1).replace(",", ""))
+
+
+def wait_for_step(page, wanted):
+    for _ in range(100):
+        if recorded(page) == wanted:
+            return
+        page.wait_for_timeout(200)
+    assert recorded(page) == wanted
+
+
+def test_what_is_shown_is_what_the_lens_measures(open_page, server):
+    page = ready(open_page(), server, "?net=64-16-10&img=12")
+    test = nm.datasets.load("digits").split()[1]
+    wanted = nm.look("activations", nm.load("64-16-10"), test.images[12])
+    assert figures(page) == pytest.approx(wanted.numbers["scores"], rel=6e-3)
+    shown = [float(t) for t in page.locator(".tile .number").all_inner_texts()]
+    assert shown == pytest.approx(wanted.numbers["hidden1"], rel=6e-2, abs=1e-9)
+
+
+def test_drawing_by_mouse_and_by_key_changes_the_answer(open_page, server):
+    page = ready(open_page(), server)
+    before = figures(page)
+    page.click("text=Clear")
+    surface = page.locator(".input [role=application]")
+    box = surface.bounding_box()
+    x, y = box["x"] + 3.5 * box["width"] / 8, box["y"] + box["height"] / 16
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 7 * box["height"] / 8, steps=20)
+    page.mouse.up()
+    surface.focus()
+    for key in ("ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(500)
+    pixels = [int(c, 17) / 16 for c in query_of(page)["px"]]
+    assert sum(pixels) >= 8
+    wanted = nm.look("activations", nm.load("64-16-10"), np.array(pixels)).numbers["scores"]
+    assert figures(page) == pytest.approx(wanted, rel=6e-3)
+    assert figures(page) != before
+    page.keyboard.press("Control+z")
+    assert query_of(page)["px"] != "".join(np.base_repr(round(16 * p), 17).lower() for p in pixels)
+
+
+def test_a_neuron_opens_down_to_the_pixels_and_its_terms_add_up(open_page, server):
+    page = ready(open_page(), server, "?net=64-16-10&img=3")
+    page.click(".outputs .bar >> nth=6")
+    page.wait_for_selector(".terms .sum")
+    page.click("text=/and \\d+ smaller ones/")
+    products = [float(t.replace("−", "-")) for t in page.locator(".terms tbody tr td:nth-child(4)").all_inner_texts()]
+    rest = [float(t.replace("−", "-")) for t in page.locator(".terms tr td[colspan] + td").all_inner_texts()]
+    bias, total, activation = rest
+    assert sum(products) + bias == pytest.approx(total, abs=0.05)
+    assert activation == pytest.approx(1 / (1 + np.exp(-total)), abs=2e-3)
+    page.click(".terms [aria-label^='Open hidden1'] >> nth=0")
+    page.wait_for_selector("h2:has-text('hidden1, neuron')")
+    page.click(".terms [aria-label^='Open pixel'] >> nth=0")
+    page.wait_for_selector("h2:has-text('pixel')")
+    assert "of the whole set" in page.inner_text(".inspector")
+
+
+def test_training_live_from_random_weights_rewinding_and_going_on(open_page, server):
+    page = ready(open_page(), server)
+    begin_run(page, **{"Epochs": 12})
+    page.wait_for_function("document.querySelector('.scrubber output').textContent.includes('loss')")
+    page.click(".scrubber >> text=Play")
+    page.wait_for_selector("text=All epochs are done.", timeout=60_000)
+    accuracy = float(page.inner_text(".figures div:nth-child(2) dd").split()[0])
+    assert accuracy > 85
+    end = recorded(page)
+    for _ in range(5):
+        page.keyboard.press("[")
+    page.wait_for_timeout(400)
+    earlier = recorded(page)
+    assert earlier < end
+    shown = figures(page)
+    run = query_of(page)["net"][4:]
+    from neuralmine.stores import runs
+
+    path = server.home / "runs" / run
+    image = nm.datasets.load("digits").split()[1].images[0]
+    wanted = nm.look("activations", runs.load_network(path, earlier), image).numbers["scores"]
+    assert shown == pytest.approx(wanted, rel=6e-3)
+    page.click(".scrubber >> text=One step")
+    wait_for_step(page, earlier + 1)
+    page.select_option("label:has-text('Optimizer') select", "one_weight_at_a_time")
+    page.wait_for_timeout(300)
+    page.click(".scrubber >> text=One step")
+    page.wait_for_selector(".hop")
+    assert "weight" in page.inner_text(".hop h3")
+    page.keyboard.press("b")
+    page.wait_for_selector("text=Before training")
+    assert query_of(page)["before"] == "1"
+
+
+def test_the_url_brings_back_the_whole_state(open_page, server):
+    page = ready(open_page(), server, "?net=64-16-10&img=7&tab=fault")
+    page.click(".tile >> nth=4")
+    page.click("text=Switch this neuron off")
+    page.wait_for_selector("text=without your changes")
+    page.click(".stops >> text=Loss")
+    url, says, accuracy = (
+        (query_of(page), page.url)[1],
+        page.inner_text(".says"),
+        page.inner_text(".page > p.row button"),
+    )
+    other = open_page()
+    other.goto(url)
+    other.wait_for_selector("text=Switch it on again")
+    other.wait_for_selector("text=without your changes")
+    assert other.inner_text(".says") == says
+    assert other.inner_text(".page > p.row button") == accuracy
+    assert other.locator("[role=tab][aria-selected=true]").inner_text() == "Whose fault?"
+    off = nm.edited(nm.load("64-16-10"), off={"hidden1": [4]})
+    measured = float(nm.look("confusion", off, nm.datasets.load("digits").split()[1]).numbers["accuracy"])
+    assert f"{100 * measured:.1f} %" in accuracy
+
+
+def test_whose_fault_has_five_stops_with_the_lenss_numbers(open_page, server):
+    page = ready(open_page(), server, "?net=64-16-10&img=3&tab=fault")
+    test = nm.datasets.load("digits").split()[1]
+    wanted = nm.look("backprop", nm.load("64-16-10"), test.images[3], target=test.classes[test.labels[3]], lr=0.5)
+    page.click(".stops >> text=Loss")
+    loss = float(page.inner_text(".fault strong.number"))
+    assert loss == pytest.approx(float(wanted.numbers["loss"]), rel=1e-3)
+    page.click(".stops >> text=Output error")
+    deltas = [float(t.replace("−", "-")) for t in page.locator(".fault tbody td:nth-child(4)").all_inner_texts()]
+    assert deltas == pytest.approx(wanted.numbers["output.delta"], rel=1e-3, abs=1e-12)
+    page.click(".stops >> text=Error sent back")
+    page.wait_for_selector(".fault caption:has-text('hidden1')")
+    page.click(".stops >> text=Update")
+    page.wait_for_selector("text=Each weight’s share of the error")
+    assert page.locator(".fault .evidence.holds").count() == 2
+
+
+def test_the_threshold_matters_and_two_outputs_say_the_same(open_page, server):
+    page = ready(open_page(), server, "?net=64-1&tab=line")
+    page.wait_for_selector("text=Open the essay’s 1-or-0 net", state="hidden")
+    page.wait_for_selector(".slider strong >> nth=1")
+    assert page.locator(".slider strong >> nth=1").inner_text() == "83.9 %"
+    page.click("text=/Best here/")
+    page.wait_for_timeout(500)
+    assert float(page.locator(".slider strong >> nth=1").inner_text().split()[0]) > 84
+    page.click("text=Same with two outputs")
+    page.wait_for_selector("text=Same with one output")
+    page.wait_for_function("document.querySelector('.slider strong:last-child, .slider strong')")
+
+
+def test_errors_say_what_and_what_to_do(open_page, server, tmp_path):
+    page = ready(open_page(strict=False), server)
+    page.get_by_label("or a path of your own").fill(str(tmp_path / "none.csv"))
+    page.keyboard.press("Tab")
+    page.click("text=Begin from random weights")
+    page.wait_for_selector("[role=alert] >> text=There is no file")
+    page.goto(server.url("/workshop?net=64-16-11"))
+    page.wait_for_selector("[role=alert] >> text=Did you mean")
+
+
+def test_a_run_cut_off_by_a_kill_can_be_resumed_or_discarded(open_page, tmp_path):
+    own = Server(tmp_path / "home")
+    try:
+        page = ready(open_page(strict=False), own)
+        begin_run(page, **{"Epochs": 4000})
+        page.click(".scrubber >> text=Play")
+        page.wait_for_timeout(1500)
+        address = query_of(page)["net"]
+        own.kill()
+        page.keyboard.press("n")
+        page.wait_for_selector("text=The server does not answer.")
+        own.start()
+        page.goto(own.url(f"/workshop?net={address}"))
+        page.wait_for_selector(".scrubber")
+        before = recorded(page)
+        page.click(".scrubber >> text=One step")
+        wait_for_step(page, before + 1)
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.click("summary:has-text('Your runs')")
+        page.click("text=Discard")
+        page.wait_for_selector("text=Train your own")
+        assert not list((own.home / "runs").glob("*/run.json"))
+    finally:
+        own.kill()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_axe_finds_nothing_on_any_panel(open_page, server, scheme, width):
+    page = ready(open_page(width=width, scheme=scheme), server, "?net=64-16-10&img=3")
+    for tab in ("Train", "Whose fault?", "Mistakes", "Weights", "Damage", "Threshold"):
+        page.click(f"[role=tab]:has-text('{tab}')")
+        page.wait_for_timeout(600)
+        assert violations(page) == [], tab
+    page.locator(".tile").first.click()
+    page.wait_for_selector(".terms .sum")
+    assert violations(page) == [], "Inspector"
+
+
+def test_themes_and_keys(open_page, server):
+    page = ready(open_page(), server)
+    page.click("text=Blue/orange")
+    page.select_option("select:has(option[value=dark])", "dark")
+    page.reload()
+    page.wait_for_selector(".says")
+    assert page.evaluate("document.documentElement.dataset.signed") == "blue-orange"
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
+    assert "undo" in page.inner_text("dialog")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog[open]", state="hidden")
+    page.keyboard.press("n")
+    page.wait_for_selector("text=test image 1")
