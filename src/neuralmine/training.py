@@ -130,6 +130,7 @@ class _Run:
     epoch: int = 0  # epochs finished
     seen: int = 0  # images of this epoch already used
     first_loss: float = 0.0
+    resumed: bool = False  # a resumed run has shown its first step already
     optimizer: Any = None
     averaged: dict[str, torch.Tensor] = field(default_factory=dict)
     good: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -155,7 +156,7 @@ class _Run:
         flags = {name: part.training for name, part in module.named_modules()}
         try:
             change = None
-            if self.index == 0:
+            if not self.resumed:
                 metrics = self.measure()
                 self.first_loss = metrics["loss"]
                 trouble = _not_finite(metrics["loss"])
@@ -349,7 +350,7 @@ class _Run:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.index, self.epoch, self.seen = state["index"], state["epoch"], state["seen"]
-        self.first_loss = state["first_loss"]
+        self.first_loss, self.resumed = state["first_loss"], True
         self.network.module.load_state_dict(state["weights"])
         self.averaged = {name: t.clone() for name, t in state["averaged"].items()}
         if state["optimizer"] and state["settings"]["optimizer"] == self.settings.optimizer:

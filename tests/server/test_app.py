@@ -1,0 +1,147 @@
+"""The HTTP interface: decoded by an independent reader; errors in words; nobody else's page or file gets in."""
+
+import json
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+import neuralmine as nm
+from neuralmine.server import jobs
+from neuralmine.server.app import make_app
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def client():
+    with TestClient(make_app()) as opened:
+        yield opened
+
+
+def unpacked(body: bytes):
+    """Read a frame by its description in wire.frame, with nothing of ours."""
+    (length,) = struct.unpack("<I", body[:4])
+    head = json.loads(body[4 : 4 + length])
+    assert (4 + length) % 8 == 0
+
+    def walk(value):
+        if isinstance(value, dict) and "$array" in value:
+            start = 4 + length + head["offsets"][value["$array"]]
+            count = int(np.prod(value["shape"]))
+            return np.frombuffer(body, value["dtype"], count, start).reshape(value["shape"])
+        if isinstance(value, dict):
+            return {key: walk(entry) for key, entry in value.items()}
+        return [walk(entry) for entry in value] if isinstance(value, list) else value
+
+    return walk(head["document"])
+
+
+def wait(condition):
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def test_a_look_over_the_wire_is_the_look_itself(client):
+    pixels = nm.datasets.load("digits").images[201].ravel().tolist()
+    body = {"lens": "neuron", "input": {"pixels": pixels}, "options": {"layer": "hidden1", "unit": 5}}
+    found = unpacked(client.post("/api/look", json=body).content)
+    wanted = nm.look("neuron", nm.load("digits"), pixels, layer="hidden1", unit=5)
+    for name, value in wanted.numbers.items():
+        assert np.array_equal(found["numbers"][name], value), name
+    assert found["checks"][0]["passed"] is True
+
+
+def test_edits_change_the_network_of_this_request_only(client):
+    plain = unpacked(client.post("/api/look", json={"lens": "confusion"}).content)["numbers"]["accuracy"]
+    network = {
+        "address": "64-16-10",
+        "off": {"hidden1": [0, 1, 2]},
+        "weights": [{"parameter": "output.sum.weight", "index": [0, 0], "value": 9.0}],
+    }
+    changed = unpacked(client.post("/api/look", json={"lens": "confusion", "network": network}).content)["numbers"][
+        "accuracy"
+    ]
+    again = unpacked(client.post("/api/look", json={"lens": "confusion"}).content)["numbers"]["accuracy"]
+    assert changed < plain == again
+
+
+@pytest.mark.parametrize(("path", "body", "status", "words"), [
+    ("/api/look", {"lens": "nueron"}, 404, "neuron"),
+    ("/api/look", {"lens": "neuron", "options": {"layer": "hiden1"}}, 404, "hidden1"),
+    ("/api/look", {"lens": "neuron", "options": {"unit": 99}}, 422, "neurons 0 to 9"),
+    ("/api/look", {"lens": "neuron", "input": {"pixels": [1, 2]}}, 422, "takes (8, 8)"),
+    ("/api/look", {"lens": "neuron", "network": {"address": "../../etc/passwd"}}, 404, "no network"),
+    ("/api/look", {"lens": "neuron", "network": {"address": "os:system"}}, 422, "address"),
+    ("/api/look", {"lens": "neuron", "network": {"address": "run:../x"}}, 404, "no run"),
+    ("/api/data", {"name": "/nowhere.csv"}, 422, "There is no"),
+    ("/api/runs", {"settings": {"lr": -3}}, 422, "must lie"),
+    ("/api/runs", {"hidden": [5000]}, 422, "more than the page can show"),
+])  # fmt: skip
+def test_errors_say_what_and_what_to_do(client, path, body, status, words):
+    answer = client.post(path, json=body)
+    assert answer.status_code == status
+    said = answer.json()
+    assert words in said["what"] + said["hint"]
+    assert "Traceback" not in answer.text
+
+
+def test_other_sites_and_other_names_are_refused(client):
+    assert client.get("/api/catalogue", headers={"host": "evil.example"}).status_code == 421
+    assert (
+        client.post("/api/look", json={"lens": "weights"}, headers={"origin": "http://evil.example"}).status_code == 403
+    )
+    assert client.get("/%2e%2e/%2e%2e/pyproject.toml").status_code == 404
+
+
+def test_beyond_loopback_a_token_is_asked_for():
+    with TestClient(make_app(host="0.0.0.0", token="gold")) as client:
+        assert client.get("/api/catalogue").status_code == 401
+        assert client.get("/api/catalogue?token=lead").status_code == 401
+        assert client.get("/api/catalogue?token=gold").status_code == 200
+        assert client.get("/api/catalogue").status_code == 200  # by the cookie
+
+
+def test_a_run_from_begin_to_discard(client):
+    begun = client.post("/api/runs", json={"hidden": [4], "settings": {"epochs": 40, "batch": 64}}).json()
+    name = begun["run"]
+    address = f"/api/runs/{name}"
+    wait(lambda: client.get(address).json()["checkpoints"] == [0])
+    client.post(f"{address}/control", json={"do": "play", "speed": "full"})
+    wait(lambda: client.get(address).json()["latest"]["epoch"] >= 3)
+    client.post(f"{address}/control", json={"do": "change", "settings": {"lr": 0.05}})
+    wait(lambda: client.get(address).json()["status"] == "ended")
+    history = client.get(address).json()
+    assert history["now"]["lr"] == 0.05
+    assert history["steps"][-1]["epoch"] == 40
+    assert history["steps"][-1]["metrics"]["lr"] == 0.05
+    early = history["checkpoints"][2]
+    look = {"lens": "confusion", "network": {"address": f"run:{name}@{early}"}}
+    accuracy = unpacked(client.post("/api/look", json=look).content)["numbers"]["accuracy"]
+    line = next(step for step in history["steps"] if step["index"] == early)
+    assert float(accuracy) == pytest.approx(line["metrics"]["test_accuracy"])
+    assert client.post(f"{address}/control", json={"do": "rewind", "to": early}).json()["latest"]["index"] == early
+    client.post(f"{address}/control", json={"do": "step"})
+    wait(lambda: client.get(address).json()["latest"]["index"] == early + 1)
+    assert client.delete(address).json() == {"discarded": name}
+    assert client.get(address).status_code == 404
+
+
+def test_the_events_begin_with_the_present_state():
+    job = jobs.get(
+        jobs.begin(__import__("neuralmine.server.requests", fromlist=["x"]).RunRequest(settings={"epochs": 2}))["run"]
+    )
+    first = next(jobs.updates(job))
+    assert first["run"] == job.name
+    job.halt()
+
+
+def test_the_wire_types_of_the_front_end_are_those_of_the_server():
+    written = json.loads((ROOT / "web" / "openapi.json").read_text())
+    assert written == json.loads(json.dumps(make_app().openapi())), "run scripts/openapi.py"
