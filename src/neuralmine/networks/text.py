@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,14 @@ def load_text(source: str, *, trained: bool = True, seed: int = 0) -> Network:
     Raises NetworkError without the text extra, for an unknown model or architecture, for a folder without tokenizer,
     and for weights that are only there as a pickle.
     """
+    with _one_at_a_time:  # transformers imports its parts when asked, which two threads at once break
+        return _loaded(source, trained, seed)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def _loaded(source: str, trained: bool, seed: int) -> Network:
     try:
         import transformers
     except ImportError:

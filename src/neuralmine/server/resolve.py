@@ -18,6 +18,7 @@ from ..types import Dataset, Network
 from .requests import DataRequest, InputRequest, NetworkRequest
 
 _networks: OrderedDict[str, Network] = OrderedDict()
+_making: dict[str, threading.Lock] = {}
 _lock = threading.Lock()
 
 
@@ -56,7 +57,12 @@ def _kept(address: str, make: Any) -> Network:
         if address in _networks:
             _networks.move_to_end(address)
             return _networks[address]
-    made = make()
+        making = _making.setdefault(address, threading.Lock())
+    with making:  # a second request for the same network waits for the first, instead of loading it again
+        with _lock:
+            if address in _networks:
+                return _networks[address]
+        made = make()
     with _lock:
         _networks[address] = made
         while len(_networks) > 64:
