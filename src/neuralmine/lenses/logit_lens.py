@@ -86,7 +86,7 @@ def _transformed(network: Network, states: Any) -> Any:
     """BERT's head has a layer of its own before the vocabulary; it belongs to what the network says."""
     for name in ("cls.predictions.transform", "lm_head"):
         try:
-            part = network.module.get_submodule(name)
+            part: Any = network.module.get_submodule(name)
         except AttributeError:
             continue
         if name.startswith("cls"):
