@@ -5,7 +5,7 @@ import numpy as np
 from ..dense import checked_unit, operand_names, picture, sum_of, weighted_sums
 from ..lens import lens
 from ..types import LAST, Check, Finding, Input, LayerName, Network, Unit
-from ..views import Grid, Table
+from ..views import Grid, Table, number
 
 
 @lens(on="b d")
@@ -43,7 +43,9 @@ def neuron(network: Network, image: Input, *, layer: LayerName = LAST, unit: Uni
     order = np.argsort(-np.abs(products))
     rows = tuple((names[i], float(inputs[i]), float(weight[i]), float(products[i])) for i in order)
     squashed = (
-        f"{weighted.activation.lower()}({total:.4g}) = {activation:.4g}" if weighted.activation else "put out as it is"
+        f"{weighted.activation.lower()}({number(total, 4)}) = {number(activation, 4)}"
+        if weighted.activation
+        else "put out as it is"
     )
     return Finding(
         {
@@ -69,7 +71,7 @@ def neuron(network: Network, image: Input, *, layer: LayerName = LAST, unit: Uni
                 meaning="The difference between adding the terms with exact rounding and the network's own sum.",
             ),
         ),
-        summary=f"{weighted.block} {unit}: {len(inputs)} terms add up to {total - bias:.4g}, bias {bias:+.4g}, sum {total:.4g}; {squashed}.",
+        summary=f"{weighted.block} {unit}: {len(inputs)} terms add up to {number(total - bias, 4)}, bias {number(bias, 4)}, sum {number(total, 4)}; {squashed}.",
         provenance={
             "from": weighted.source,
             "block": weighted.block,

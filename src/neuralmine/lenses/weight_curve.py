@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..lens import lens
 from ..losses import chosen, mean_loss
 from ..types import LAST, Between, Check, Dataset, Finding, LayerName, Network, Unit
-from ..views import Lines
+from ..views import Lines, number
 
 
 @lens(on="b d")
@@ -102,6 +102,6 @@ def weight_curve(
                 meaning="Autograd's slope against the curve a ten-thousandth to both sides, relative.",
             ),
         ),
-        summary=f"The weight is {now:.4g}; the loss there is {now_loss.item():.5g}, its slope {slope:+.3g}. Lowest of the {points} values tried: {losses.min():.5g} at {values[losses.argmin()]:.4g}.",
+        summary=f"The weight is {number(now, 4)}; the loss there is {number(now_loss.item(), 5)}, its slope {number(slope)}. Lowest of the {points} values tried: {number(losses.min(), 5)} at {number(values[losses.argmin()], 4)}.",
         provenance={"parameter": f"{address}.{'bias' if bias else 'weight'}", "block": weighted.block},
     )

@@ -4,6 +4,6 @@ from .bars import Bars
 from .grid import Grid
 from .lines import Lines
 from .table import Table
-from .view import View
+from .view import View, number
 
-__all__ = ["Bars", "Grid", "Lines", "Table", "View"]
+__all__ = ["Bars", "Grid", "Lines", "Table", "View", "number"]
