@@ -46,6 +46,26 @@ def reader(word_tokenizer):
     return text_network(transformers.GPT2LMHeadModel(config), word_tokenizer)
 
 
+def seeing():
+    """A small convolutional net with random weights, and pictures of two classes for it."""
+    torch.manual_seed(3)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(6, 8, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 2),
+    )
+    generator = np.random.default_rng(4)
+    pictures = generator.uniform(0, 1, (24, 18, 18, 3)).astype(np.float32)
+    pictures[::2, 4:12, 4:12, 0] = 1.0
+    data = nm.Dataset("squares", pictures, np.arange(24) % 2, ("red square", "none"))
+    return nm.load(module, shape=(3, 18, 18), labels=data.classes), data
+
+
 @pytest.fixture(scope="module", params=["digits", "generic"])
 def network(request):
     return nm.load("digits") if request.param == "digits" else generic()
@@ -58,9 +78,12 @@ def small():
 
 def nouns_for(name, network, small, reader):
     spec = find(name)
+    given = small.images[7]
     if spec.reads == "tokens":
-        network = reader
-    given = "the cat chases mice" if spec.reads == "tokens" else small.images[7]
+        network, given = reader, "the cat chases mice"
+    elif spec.reads == "pixels" or "b c h w" in spec.on:
+        network, small = seeing()
+        given = small.images[6]
     return network, [{"network": network, "input": given, "data": small}[noun] for noun in spec.nouns]
 
 

@@ -85,6 +85,7 @@ def encoder(
             array = np.asarray(raw, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise DataError(f"This input is no array of numbers: {error}.", f"Give numbers of shape {shape}.") from None
+        array = _channels_first(array, shape)
         if array.shape == shape or (array.size == int(np.prod(shape)) and array.ndim == 1):
             array = array.reshape(1, *shape)
         elif array.shape[1:] != shape:
@@ -102,6 +103,16 @@ def encoder(
         return torch.as_tensor(normalised, dtype=dtype)
 
     return encode
+
+
+def _channels_first(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Pictures as data sets hold them (h × w, or h × w × c) in the order of a network that takes c × h × w."""
+    if len(shape) != 3 or array.shape == shape or array.shape[1:] == shape:
+        return array
+    rows_and_columns = shape[1:]
+    if shape[0] == 1 and array.shape[-2:] == rows_and_columns and array.ndim <= 3:
+        return array[..., None, :, :]
+    return np.moveaxis(array, -1, -3) if array.shape[-3:] == (*rows_and_columns, shape[0]) else array
 
 
 def decoder(labels: tuple[str, ...], loss: str) -> Callable[[torch.Tensor], list[Prediction]]:
