@@ -3,7 +3,9 @@
 from .bars import Bars
 from .grid import Grid
 from .lines import Lines
+from .overlay import Overlay
+from .picture import Picture
 from .table import Table
 from .view import View, number
 
-__all__ = ["Bars", "Grid", "Lines", "Table", "View", "number"]
+__all__ = ["Bars", "Grid", "Lines", "Overlay", "Picture", "Table", "View", "number"]
