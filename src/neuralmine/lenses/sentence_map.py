@@ -13,7 +13,8 @@ def sentence_map(network: Network, text: Input) -> Finding:
     """All words at all layers on one map: two axes found once for all of them, never fitted again for a layer.
 
     Numbers: "places" ((layers + 1) × tokens × 2), "explained" (the share of the variance of each axis), "travelled"
-    (tokens: length of each word's way on the map), "straight" (tokens: in all d dimensions, from first to last).
+    (tokens: length of each word's way on the map), "straight" (tokens: in all d dimensions, from first to last),
+    "centre" (d) and "axes" (2 × d): any further vector's place is (vector − centre) · axes.
 
     Raises DataError for an empty text or one that is too long, NetworkError for a network that does not read text.
 
@@ -33,7 +34,8 @@ def sentence_map(network: Network, text: Input) -> Finding:
     names = labels_of(seen.tokens)
     rows = tuple((n, *(float(v) for v in (*places[0, i], *places[-1, i], travelled[i]))) for i, n in enumerate(names))
     return Finding(
-        {"places": places, "explained": explained, "travelled": travelled, "straight": straight},
+        {"places": places, "explained": explained, "travelled": travelled, "straight": straight,
+         "centre": flat.mean(0), "axes": axes},
         (Table("from the first layer to the last, on the map", ("token", "x at first", "y at first", "x at last", "y at last", "way"), rows),),
         (Check("the map keeps of the variance", float(explained.sum()), 2 / states.shape[-1], None, None,
                "The rest is not on the map: two words close here may be far apart. Null: two directions drawn blindly."),),

@@ -126,7 +126,9 @@ def _describe(app: FastAPI) -> None:
         return {
             "address": asked.address,
             "name": found.name,
-            "labels": found.labels,
+            # A vocabulary is tens of thousands of words: the page asks the lenses for those it needs.
+            "labels": found.labels if found.domain != "tokens" else (),
+            "speaks": found.domain == "tokens" and bool(found.labels),
             "shape": found.shape,
             "loss": found.loss,
             "domain": found.domain,
