@@ -1,4 +1,6 @@
 // The numbers of the gallery: computed from formulas, so nobody can take them for a network's.
+import type { ViewData } from '../../api';
+
 export const rows = 8;
 export const columns = 8;
 const cells = (of: (row: number, column: number) => number) =>
@@ -15,3 +17,20 @@ export const eight = Object.fromEntries(Array.from({ length: 8 }, (_, k) => [`ph
 
 export const digits = Array.from('0123456789');
 export const parabola = digits.map((_, i) => 1 - ((i - 4) / 6) ** 2);
+
+// A picture: two waves and a disc. The bumps lie over it: one up, one down.
+export const pictureRows = 48;
+export const pictureColumns = 64;
+export const picture = Array.from({ length: pictureRows * pictureColumns }, (_, i) => {
+  const [r, c] = [Math.floor(i / pictureColumns), i % pictureColumns];
+  return [0.5 + 0.4 * Math.sin(c / 9), 0.5 + 0.4 * Math.cos(r / 7), (c - 42) ** 2 + (r - 18) ** 2 < 140 ? 0.9 : 0.15];
+}).flat();
+export const bumps = Array.from({ length: 6 * 8 }, (_, i) => {
+  const [r, c] = [Math.floor(i / 8), i % 8];
+  return Math.exp(-((r - 1.8) ** 2 + (c - 5) ** 2) / 3) - 0.7 * Math.exp(-((r - 4) ** 2 + (c - 1) ** 2) / 2);
+});
+const turned = (k: number) => picture.map((_, i) => picture[(i + 3 * 8 * k) % picture.length]!);
+export const views: ViewData[] = [
+  { kind: 'picture', title: 'A sheet', pixels: { values: Float64Array.from([0, 1, 2, 3, 4].flatMap(turned)), shape: [5, pictureRows, pictureColumns, 3] }, names: ['as it is', 'turned by 8', 'turned by 16', 'turned by 24 columns', 'turned by 32'] },
+  { kind: 'overlay', title: 'From a finding', pixels: { values: Float64Array.from(picture), shape: [pictureRows, pictureColumns, 3] }, values: { values: Float64Array.from(bumps), shape: [6, 8] }, scale: 'signed', limit: 1 },
+];
