@@ -76,6 +76,7 @@ export interface NetworkAbout {
   labels: string[];
   shape: number[];
   loss: string;
+  speaks: boolean;
   layers: LayerAbout[];
   untraced: Record<string, string>;
   parameters: number;
@@ -198,7 +199,9 @@ export function latestWins<T>(done: (value: T) => void, failed: (error: Failure)
       const value = await make();
       if (!next) done(value);
     } catch (error) {
-      if (!next) failed(error instanceof Failure ? error : new Failure(String(error), 'Reload the page.'));
+      // What was cancelled has not failed.
+      const cancelled = error instanceof DOMException && error.name === 'AbortError';
+      if (!next && !cancelled) failed(error instanceof Failure ? error : new Failure(String(error), 'Reload the page.'));
     }
     running = false;
     if (next) {

@@ -8,8 +8,25 @@ from ..sentences import stream
 from ..types import Check, Finding, Network, Verdict
 from ..views import Lines
 
-NOUNS = "cat dog fox wolf lion tiger bear hawk child doctor farmer king queen sailor teacher baker".split()
-VERBS = "chased followed helped called watched pushed carried feared".split()
+NOUNS = [
+    "cat",
+    "dog",
+    "fox",
+    "wolf",
+    "lion",
+    "tiger",
+    "bear",
+    "hawk",
+    "child",
+    "doctor",
+    "farmer",
+    "king",
+    "queen",
+    "sailor",
+    "teacher",
+    "baker",
+]
+VERBS = ["chased", "followed", "helped", "called", "watched", "pushed", "carried", "feared"]
 SENTENCES = 240  # in training and as many, with other nouns, held out
 SHUFFLES = 20
 

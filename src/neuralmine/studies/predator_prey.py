@@ -9,7 +9,24 @@ from ..sentences import stream
 from ..types import Check, Finding, Network, Verdict
 from ..views import Lines
 
-ANIMALS = "cat dog fox wolf lion tiger bear hawk owl snake rat frog hen goat cow pig".split()
+ANIMALS = [
+    "cat",
+    "dog",
+    "fox",
+    "wolf",
+    "lion",
+    "tiger",
+    "bear",
+    "hawk",
+    "owl",
+    "snake",
+    "rat",
+    "frog",
+    "hen",
+    "goat",
+    "cow",
+    "pig",
+]
 SPLITS = 10
 
 

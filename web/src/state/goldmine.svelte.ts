@@ -4,8 +4,8 @@ import {
 } from '../api';
 
 export type Pick = { kind: 'token'; layer: number; word: number } | { kind: 'pair'; layer: number; a: number; b: number } | { kind: 'sieve'; layer: number };
-export type Tab = 'relations' | 'boxes' | 'attention' | 'left' | 'compare' | 'claims';
-const TABS: Tab[] = ['relations', 'boxes', 'attention', 'left', 'compare', 'claims'];
+export type Tab = 'relations' | 'boxes' | 'attention' | 'left' | 'compare' | 'claims' | 'essay';
+const TABS: Tab[] = ['relations', 'boxes', 'attention', 'left', 'compare', 'claims', 'essay'];
 // The essay's names for five sieves; on any depth the first, the last and those between are stretched over the layers.
 const SIEVES = ['Coarse Gravel Sifter', 'Pebble Separator', 'Fine Mesh Sieve', 'Mercury Amalgamation', 'Final Refining'];
 export const ESSAY = 'The Cat Chases Mice';
@@ -39,6 +39,14 @@ export class GoldMine {
   failure = $state.raw<Failure | null>(null);
   took = $state(0); // milliseconds from the last keystroke to the numbers
   playing = $state(false);
+  /** Slow motion: the steps inside the layer after this one; `step` of them have been taken. */
+  slow = $state(false);
+  step = $state(0);
+  steps = $state.raw<Finding | null>(null);
+  /** Under way for longer than a moment: it can be cancelled. */
+  waiting = $state(false);
+  private controller: AbortController | null = null;
+  private measured = ESSAY;
   private timer: ReturnType<typeof setInterval> | undefined;
   private opened = $state(false);
 
@@ -76,13 +84,19 @@ export class GoldMine {
 
   private readonly seeVectors = latestWins<[Finding, Finding, Finding, number]>(
     ([vectors, relations, map, began]) => {
+      this.settled();
+      this.measured = this.sentence;
       [this.vectors, this.relations, this.map, this.failure] = [vectors, relations, map, null];
       this.took = performance.now() - began;
-      if (this.layer > this.depth) this.layer = this.depth;
+      if (this.layer > this.depth) this.go(this.depth);
       if (this.pick && 'word' in this.pick && this.pick.word >= this.tokens.length) this.pick = null;
     },
-    (error) => (this.failure = error),
+    (error) => {
+      this.settled();
+      this.failure = error;
+    },
   );
+  private readonly seeSteps = latestWins<Finding>((found) => (this.steps = found), (error) => (this.failure = error));
   private readonly seeAttention = latestWins<Finding>((found) => (this.attention = found), (error) => (this.failure = error));
   private readonly seeLeft = latestWins<Finding>((found) => (this.left = found), (error) => (this.failure = error));
   private readonly seeCompared = latestWins<Finding>((found) => ([this.compared, this.failure] = [found, null]), (error) => ([this.compared, this.failure] = [null, error]));
@@ -96,6 +110,8 @@ export class GoldMine {
     this.layer = Math.max(0, Number(query.get('layer')) || 0);
     this.tab = TABS.find((tab) => tab === query.get('tab')) ?? 'relations';
     this.centred = query.get('raw') !== '1';
+    this.slow = query.get('slow') === '1';
+    this.step = Math.max(0, Number(query.get('step')) || 0);
     const [kind, ...rest] = (query.get('open') ?? '').split(':');
     const numbers = rest.map(Number);
     if (kind === 'token' && numbers.length === 2) this.pick = { kind, layer: numbers[0]!, word: numbers[1]! };
@@ -116,7 +132,17 @@ export class GoldMine {
       if (!this.opened) return;
       const body = { network: this.network, input: { text: this.sentence } };
       const began = performance.now();
-      this.seeVectors(async () => [await look('token_vectors', body), await look('token_relations', body), await look('sentence_map', body), began]);
+      this.seeVectors(async () => {
+        const { signal } = (this.controller = new AbortController());
+        this.timeout = setTimeout(() => (this.waiting = true), 400);
+        return [await look('token_vectors', body, signal), await look('token_relations', body, signal), await look('sentence_map', body, signal), began];
+      });
+    });
+    $effect(() => {
+      if (!this.opened || !this.slow || this.layer >= this.depth) return;
+      const body = { network: this.network, input: { text: this.sentence }, options: { block: this.layer + 1 } };
+      this.steps = null;
+      this.seeSteps(() => look('block_steps', body));
     });
     $effect(() => {
       if (!this.opened || (this.tab !== 'attention' && this.pick?.kind !== 'sieve')) return;
@@ -146,19 +172,62 @@ export class GoldMine {
     if (this.untrained) query.set('untrained', '1');
     if (this.other) query.set('other', this.other);
     if (!this.centred) query.set('raw', '1');
+    if (this.slow) query.set('slow', '1');
+    if (this.step) query.set('step', String(this.step));
     if (this.pick) query.set('open', Object.values(this.pick).join(':'));
     return query.toString();
   }
+  private timeout: ReturnType<typeof setTimeout> | undefined;
+  private settled() {
+    clearTimeout(this.timeout);
+    this.waiting = false;
+  }
+  /** Leave a long measurement and take the last measured sentence back. */
+  cancel() {
+    this.controller?.abort();
+    this.settled();
+    this.sentence = this.measured;
+  }
   go(layer: number) {
     this.layer = Math.min(this.depth, Math.max(0, layer));
+    this.step = 0;
+  }
+  get stepNames(): string[] {
+    return (this.steps?.provenance['steps'] as string[]) ?? [];
+  }
+  /** One layer on or back; in slow motion one step of it. */
+  move(by: 1 | -1) {
+    if (!this.slow) return this.go(this.layer + by);
+    const count = this.stepNames.length;
+    if (by > 0 && this.step < count) this.step += 1;
+    else if (by > 0 && count) {
+      if (this.layer + 1 < this.depth) [this.layer, this.step] = [this.layer + 1, 1];
+      else this.go(this.depth);
+    } else if (by < 0 && this.step > 0) this.step -= 1;
+    else if (by < 0) this.go(this.layer - 1);
+  }
+  /** Where the words stand on the map, after the steps taken, and what the last step is about to add. */
+  get standing(): { places: number[]; arrows: number[] } {
+    const places = at(this.map?.numbers['places'], this.layer);
+    const count = this.tokens.length;
+    if (!this.slow || this.step === 0 || !this.steps || this.steps.numbers['vectors']?.shape[1] !== count) return { places, arrows: [] };
+    const state = list(this.steps.numbers['state']);
+    const axes = this.map?.numbers['axes'], centre = list(this.map?.numbers['centre']);
+    const along = (vector: number[], from: number[]) => [0, 1].map((k) => at(axes, k).reduce((sum, a, i) => sum + a * (vector[i]! - (from[i] ?? 0)), 0));
+    const project = (step: number, from: number[]) => Array.from({ length: count }, (_, word) => along(at(this.steps!.numbers['vectors'], step, word), from)).flat();
+    const last = this.step - 1;
+    const settled = state.slice(0, this.step).lastIndexOf(1);
+    const now = settled < 0 ? places : project(settled, centre);
+    const adds = !state[last] && this.stepNames[last] !== 'norm';
+    return { places: now, arrows: adds ? project(last, []).map((value, i) => value + now[i]!) : [] };
   }
   play() {
     if (this.playing) return this.pause();
-    if (this.layer >= this.depth) this.layer = 0;
+    if (this.layer >= this.depth) this.go(0);
     this.playing = true;
     this.timer = setInterval(() => {
       if (this.layer >= this.depth) this.pause();
-      else this.layer += 1;
+      else this.move(1);
     }, 900);
   }
   pause() {
