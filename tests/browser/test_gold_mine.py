@@ -1,7 +1,7 @@
 """The Gold Mine, used as a person would: type, scrub, open, compare, save and reopen the file without a server."""
 
 import json
-from urllib.parse import parse_qs, urlparse
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -30,9 +30,9 @@ def lengths(page, row):
     return [float(t) for t in page.locator(f".river >> nth={row} >> .cell .number").all_inner_texts()]
 
 
-def query_of(page):
-    page.wait_for_timeout(350)
-    return {key: value[0] for key, value in parse_qs(urlparse(page.url).query).items()}
+def address_says(page, key, value):
+    """The address follows the page a moment later: wait until it does."""
+    page.wait_for_function(f"new URLSearchParams(location.search).get('{key}') === '{value}'")
 
 
 def test_the_river_shows_the_models_own_lengths(open_page, server, minilm):
@@ -51,10 +51,10 @@ def test_typing_changes_the_numbers_and_scrubbing_the_layer(open_page, server, m
     page.locator("h1").evaluate("document.activeElement.blur()")
     page.keyboard.press("]")
     page.keyboard.press("]")
-    assert query_of(page)["layer"] == "2"
+    address_says(page, "layer", "2")
     page.keyboard.press("d")
     change = nm.look("token_vectors", minilm, "A dog runs to the river bank").numbers["change"].sum(1)
-    assert query_of(page)["layer"] == str(int(change.argmax()))
+    address_says(page, "layer", str(int(change.argmax())))
 
 
 def test_a_word_opens_with_shares_that_the_lens_measures(open_page, server, minilm):
@@ -150,7 +150,7 @@ def test_slow_motion_walks_the_steps_of_a_layer(open_page, server, minilm):
         )
     page.keyboard.press("]")
     page.wait_for_selector(".told >> text=/Layer 3, step 1/")
-    assert query_of(page)["layer"] == "2"
+    address_says(page, "layer", "2")
 
 
 def test_resting_on_a_word_tells_what_is_in_it(open_page, server, minilm):
@@ -178,7 +178,7 @@ def test_the_gif_holds_every_layer_and_the_picture_is_an_svg(open_page, server, 
     for i in range(gif.n_frames):
         gif.seek(i)
         frames.append(np.asarray(gif.convert("RGB")).astype(int))
-    assert all(np.abs(a - b).max() > 50 for a, b in zip(frames[:-1], frames[1:], strict=True))
+    assert all(np.abs(a - b).max() > 50 for a, b in pairwise(frames))
     with page.expect_download() as download:
         page.get_by_label("Save a picture of Map of the words, layer 0").click()
     download.value.save_as(tmp_path / "map.svg")
@@ -195,7 +195,7 @@ def test_the_essays_tables_stand_under_their_stamp(open_page, server):
 
 def test_a_long_measurement_can_be_cancelled(open_page, server):
     page = ready(open_page(), server)
-    page.route("**/api/look", lambda route: None)  # an answer that does not come
+    page.route("**/api/look", lambda _: None)  # an answer that does not come
     page.get_by_label("Sentence", exact=True).fill("river gold stone water " * 90)
     page.click("button:has-text('Cancel')")
     assert page.get_by_label("Sentence", exact=True).input_value() == SENTENCE
