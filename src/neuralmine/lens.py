@@ -313,18 +313,21 @@ def _provenance(nouns: tuple[Any, ...]) -> dict[str, Any]:
             stamp["weights"] = weights_hash(noun)
         elif isinstance(noun, Dataset):
             stamp["data"] = noun.name
-            stamp["data_hash"] = _hash(noun.images)
+            stamp["data_hash"] = array_hash(noun.images)
         elif isinstance(noun, Trace):
-            stamp["input_hash"] = _hash(noun.input.detach().cpu().numpy())
+            stamp["input_hash"] = array_hash(noun.input.detach().cpu().numpy())
         else:
             try:
-                stamp["input_hash"] = _hash(np.asarray(noun))
+                stamp["input_hash"] = array_hash(np.asarray(noun))
             except Exception as error:  # whatever cannot become an array was refused by the lens already
                 raise NeuralmineError(f"This input cannot be hashed: {error}.") from error
     return stamp
 
 
-def _hash(array: np.ndarray) -> str:
+def array_hash(array: Any) -> str:
+    """A short fingerprint of numbers. What is read lazily says its own, so that it need not be read to be hashed."""
+    if hasattr(array, "fingerprint"):
+        return array.fingerprint()
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
