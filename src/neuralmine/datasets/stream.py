@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, NeuralmineError
+from ..errors import DataError
 from ..types import Dataset
 from .folder import SUFFIXES
 
@@ -49,8 +47,7 @@ class Pictures:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if not self.files:
             return np.zeros(self.shape, dtype or self.dtype)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1, len(self.files))) as pool:
-            found = np.stack(list(pool.map(lambda file: _read(file, self.size_of_one), self.files)))
+        found = np.stack([_read(file, self.size_of_one) for file in self.files])
         return found if dtype is None else found.astype(dtype, copy=False)
 
     def fingerprint(self) -> str:
@@ -69,7 +66,7 @@ def stream(path: Path | str, *, size: tuple[int, int] = (224, 224)) -> Dataset:
     """A Dataset of the pictures in a folder that are opened when they are needed, so it may hold any number of them.
 
     Sub-folders are classes, in the order of their names; pictures directly in the folder are one class of its name.
-    size: rows × columns. A picture is scaled until its shorter side fits, and the middle is cut out.
+    size: rows × columns. Every picture is opened and fitted as `pictures.opened` and `pictures.fitted` do it.
 
     Raises DataError for a folder that is missing or has no pictures; a picture that cannot be read is found when it
     is opened.
@@ -101,13 +98,6 @@ def _pictures(entries: Any) -> list[Path]:
 
 
 def _read(file: Path, size: tuple[int, int]) -> np.ndarray:
-    from PIL import Image, ImageOps
+    from ..pictures import fitted, opened
 
-    try:
-        with Image.open(file) as opened:
-            picture = ImageOps.fit(opened.convert("RGB"), (size[1], size[0]), Image.Resampling.BILINEAR)
-    except NeuralmineError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as a picture: {error}.", "Remove or replace it.") from None
-    return np.asarray(picture, dtype=np.float32) / 255
+    return np.ascontiguousarray(fitted(opened(file), size).transpose(1, 2, 0))
