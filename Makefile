@@ -47,13 +47,13 @@ $(BIN)/python:
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt hatch_build.py $(WEB)
 	@echo "Installing Neuralmine into $(VENV) …"
 	@$(PIP) torch==2.13.0
-	@$(PIP) -e '.[text]'
+	@$(PIP) -e '.[text,vision]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	@$(PIP) -e '.[text,test]'
+	@$(PIP) -e '.[text,vision,test]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@$(PIP) -e '.[text,dev,test]'
+	@$(PIP) -e '.[text,vision,dev,test]'
 	@touch $@

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..errors import DataError, UnknownName, UsageError
 from ..types import Dataset
+from .photos import photo as photo
+from .photos import photos as photos
 
 _NAMES = {
     "digits": "1,797 handwritten digits of 8 × 8 pixels (UCI optdigits, test part), bundled with scikit-learn",

@@ -39,8 +39,14 @@ def load(source: Any, **options: Any) -> Network:
         return _with(catalogue.load_preset, str(source), options)
     if str(source) == "minilm" or str(source).startswith("hf:"):
         from .text import load_text
+        from .vision import is_image_classifier, load_vision
 
-        return _with(load_text, str(source), options)
+        sees = str(source) != "minilm" and is_image_classifier(str(source))
+        return _with(load_vision if sees else load_text, str(source), options)
+    from . import vision
+
+    if str(source) in vision.NAMES:
+        return _with(vision.load_vision, str(source), options)
     path = Path(source)
     if path.is_dir():
         from ..stores.runs import load_network
@@ -52,16 +58,19 @@ def load(source: Any, **options: Any) -> Network:
         return _with(load_file, path, options)
     if ":" in str(source):
         return _from_python(str(source), options)
-    raise UnknownName("network", source, [*catalogue.ALIASES, *catalogue.PRESETS, "minilm"])
+    raise UnknownName("network", source, [*catalogue.ALIASES, *catalogue.PRESETS, "minilm", *vision.NAMES])
 
 
 def names() -> dict[str, str]:
     """The catalogue: name to one line."""
-    from . import catalogue
+    from . import catalogue, vision
 
-    return {name: preset.summary for name, preset in catalogue.PRESETS.items()} | {
+    return {
+        **{name: preset.summary for name, preset in catalogue.PRESETS.items()},
         "minilm": "all-MiniLM-L6-v2, a sentence encoder of 6 layers (needs the text extra)",
-        "hf:NAME-OR-PATH": "any encoder or language model of transformers, safetensors only (needs the text extra)",
+        **vision.NAMES,
+        "hf:NAME-OR-PATH": "any encoder, language model (text extra) or image classifier (vision extra) of "
+        "transformers, safetensors only",
     }
 
 
