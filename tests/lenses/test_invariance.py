@@ -131,3 +131,16 @@ def test_amounts_that_do_not_fit(net, digits, kind, most):
 def test_values_beyond_one_are_refused(net, digits):
     with pytest.raises(DataError, match="Divide"):
         nm.look("invariance", net, digits.images[0] * 255)
+
+
+def test_eight_bits_and_photos(tmp_path):
+    from PIL import Image
+
+    net = nm.load(convolutional(), shape=(3, 12, 12))
+    eight = np.random.default_rng(3).integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    seen = nm.look("invariance", net, eight, steps=2).numbers["pictures"][0]
+    assert np.abs(seen - eight.transpose(2, 0, 1) / 255).max() < 1e-12
+    Image.new("RGB", (40, 30), (255, 0, 51)).save(tmp_path / "one.png")
+    for form in (tmp_path / "one.png", str(tmp_path / "one.png"), Image.open(tmp_path / "one.png")):
+        seen = nm.look("invariance", net, form, steps=2).numbers["pictures"][0]
+        assert np.abs(seen - np.array([1, 0, 0.2])[:, None, None]).max() < 1e-6

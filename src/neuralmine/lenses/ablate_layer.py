@@ -32,10 +32,11 @@ def ablate_layer(
     """Which layers can the network do without? Its accuracy when one layer at a time says the same of every picture.
 
     Numbers: "accuracy" and "probability" (one for each layer: share of pictures that are right, and mean probability
-    of the right class, while that layer puts out zeros or its mean over the pictures), "null_accuracy" and
-    "null_probability" (the same while the layer's channels are swapped at random, in the same way for every picture:
-    all it found is still there, but not where later layers look for it), "clean" (accuracy and mean probability of
-    the whole network), "constant" (accuracy of always giving the most frequent answer), "images" (indices).
+    of the right class, while that layer puts out zeros or its mean over the pictures; for outputs that are no
+    probabilities the mean activation), "null_accuracy" and "null_probability" (the same while the layer's channels
+    are swapped at random, in the same way for every picture: all it found is still there, but not where later layers
+    look for it), "clean" (accuracy and mean probability of the whole network), "constant" (accuracy of always giving
+    the most frequent answer), "images" (indices).
     In a plain chain of layers nothing gets past a replaced one, and every layer is as necessary as any other; the
     figures tell layers apart where there is a way around them: skip connections and parallel branches.
 
@@ -98,7 +99,7 @@ def ablate_layer(
             Bars(f"accuracy when a layer puts out {words}", tuple(names), found[:, 0], worst, "share right", 1.0),
             Table(
                 f"each layer putting out {words}, and with its channels swapped",
-                ("layer", "kind", "right", "probability of the right class", "right, swapped", "probability, swapped"),
+                ("layer", "kind", "right", "score of the right class", "right, swapped", "score, swapped"),
                 tuple(rows),
                 ("none", "", accuracy, probability, None, None),
             ),

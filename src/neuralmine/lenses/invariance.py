@@ -159,19 +159,19 @@ def _amounts(kind: str, steps: int, most: float | None, width: int) -> np.ndarra
 
 
 def _picture(network: Network, image: Any) -> np.ndarray:
-    """The input as colours × rows × columns from 0 to 1, from an array of the network's size or any picture."""
+    """The input as colours × rows × columns from 0 to 1: an array of the network's size as it is, else fitted to it."""
     shape = network.shape if len(network.shape) == 3 else (1, *network.shape)
     numeric = isinstance(image, (np.ndarray, list, tuple)) or hasattr(image, "detach")
     array = np.asarray(image) if numeric else np.empty(0)
     if array.dtype.kind in "fiub" and array.size == int(np.prod(shape)):
-        array = array.astype(np.float64)
+        array = array.astype(np.float64) / (255 if array.dtype == np.uint8 and array.max() > 1 else 1)
         if array.shape[-3:] == (*shape[1:], shape[0]) and array.shape[-3:] != shape:
             array = np.moveaxis(array.reshape(*shape[1:], shape[0]), -1, 0)
         picture = array.reshape(shape)
     else:
         from ..pictures import fitted, opened
 
-        picture = np.asarray(fitted(opened(image), shape[-1]), dtype=np.float64)
+        picture = np.asarray(fitted(opened(image), (shape[1], shape[2])), dtype=np.float64)
         picture = picture.mean(0, keepdims=True) if shape[0] == 1 and len(picture) == 3 else picture
         if picture.shape != shape:
             raise DataError(f"This picture has shape {picture.shape}; the network takes {shape}.", "Give it that size.")
