@@ -124,10 +124,15 @@ def ablate_layer(
                 "by leaving out, the more wrong values harm than missing ones.",
             ),
         ),
-        summary=f"Whole: {100 * accuracy:.1f} % of {len(right)} right. With one layer putting out {words}: most is lost "
-        f"without {names[worst]} ({100 * found[worst, 0]:.1f} % right, {100 * swapped[worst, 0]:.1f} % with its channels "
-        f"swapped), least without {names[least]} ({100 * found[least, 0]:.1f} %). Without {lost} of {len(names)} layers it is "
-        f"no better than always giving one answer ({100 * constant:.1f} %). {data.note}".rstrip(),
+        summary=f"Whole: {100 * accuracy:.1f} % of {len(right)} right. With one layer putting out {words}: "
+        + (
+            f"most is lost without {names[worst]} ({100 * found[worst, 0]:.1f} % right, {100 * swapped[worst, 0]:.1f} % with "
+            f"its channels swapped), least without {names[least]} ({100 * found[least, 0]:.1f} %). Without {lost} of "
+            f"{len(names)} layers it is no better than always giving one answer ({100 * constant:.1f} %)."
+            if drop[worst] > 0
+            else f"none of {len(names)} layers costs accuracy; always giving one answer reaches {100 * constant:.1f} %."
+        )
+        + (f" {data.note}" if data.note else ""),
         provenance={"layers": names},
     )
 

@@ -30,7 +30,8 @@ def corrupt(
     noise), "pictures" (steps × colours × rows × columns, 0 to 1), "cosine" (steps × layers: between the layer's values
     for the clean and for the damaged picture, all in a row; 1 for two that are the same, 0 where just one is all 0),
     "null" (shuffles × layers: the same for the clean picture with its pixels shuffled), "kept" (steps × layers: the
-    cosine's place between the null's mean, 0, and 1; the cosine itself in layers that shuffling leaves alike), "probability"
+    cosine's place between the null's mean, 0, and 1; less counts as 0; the cosine itself in layers that shuffling
+    leaves alike), "probability"
     (steps: of the class that the network says of the clean picture).
     The two part where "kept" falls most from one layer to the next, and meet where it rises most. It is told by "kept",
     for values that cannot be negative are alike whatever they are.
@@ -67,7 +68,7 @@ def corrupt(
         codes, _ = _codes(network, flat[:, generator.permutation(flat.shape[1])].reshape(picture.shape))
         null[shuffle] = [_cosine(clean[name], codes[name]) for name in names]
     chance, room = null.mean(0), 1 - null.mean(0)
-    kept = np.divide(cosine - chance, room, out=cosine.copy(), where=room > 1e-6)
+    kept = np.maximum(np.divide(cosine - chance, room, out=cosine.copy(), where=room > 1e-6), 0)
     amounts = np.array([amount_of(kind, value, picture.shape) for value in severities])
     telling = [name for name, free in zip(names, room, strict=True) if free > 1e-6]
     unit, label, measure = _UNITS[kind], said.label, said.measure
@@ -116,7 +117,7 @@ def corrupt(
             ),
         ),
         summary=f"{kind.capitalize()} up to {unit} {amounts[-1]:.3g}. {_course(kept[-1][room > 1e-6], telling)} In {names[-1]}, the last "
-        f"layer, {kept[-1, -1]:.2f} is kept (1: the same, 0: as unlike as shuffled pixels). The {measure} of {label} goes "
+        f"layer, {kept[-1, -1]:.2f} is kept (1: the same, 0: as unlike as shuffled pixels, or more). The {measure} of {label} goes "
         f"from {probability[0]:.3g} to {probability[-1]:.3g}.",
         provenance={"layers": names},
     )
