@@ -584,3 +584,14 @@ def test_the_benchmarks_run(script):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert "ours" in json.loads(done.stdout)["peak_mb"]
+
+
+def test_with_output_a_trace_of_few_layers_goes_on_to_the_end():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    inputs = torch.randn(2, 4)
+    network = network_of(module, inputs)
+    seen = trace(network, inputs, layers=["0"], output=True)
+    assert list(seen) == ["0"]
+    assert torch.equal(seen.output, module(inputs))
+    assert torch.equal(trace(network, inputs, layers=[], output=True).output, module(inputs))
+    assert trace(network, inputs, layers=["0"]).output is None

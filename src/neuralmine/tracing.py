@@ -66,11 +66,12 @@ def trace(
     layers: Iterable[str] | None = None,
     edits: Mapping[str, Edit] | None = None,
     grad: bool = False,
+    output: bool = False,
 ) -> Trace:
     """Run one input (or batch) and keep what every layer put out.
 
     `raw` is encoded by the network; a tensor is taken as an encoded batch. `layers` limits the trace and stops the
-    run after the last of them (there is then no output). `edits` maps a layer to a function of its tensor whose
+    run after the last of them; there is then no output, unless `output` asks for it. `edits` maps a layer to a function of its tensor whose
     result, of the same shape and type, replaces it for all that follows; it may be called more than once. `grad=True`
     keeps the graph for backward passes, to the layers and to the tensor given. The network runs in eval mode, and
     its flags, buffers, hooks and all random generators are left as they were.
@@ -91,11 +92,11 @@ def trace(
     tensor = raw if isinstance(raw, torch.Tensor) else network.encode(raw)
     edits = dict(edits or {})
     wanted = None if layers is None else {layers} if isinstance(layers, str) else set(layers)
-    if wanted is not None and not wanted:
+    if wanted is not None and not wanted and not output:
         raise UsageError("No layer was asked for: `layers` is empty.", "Name at least one, or leave `layers` out.")
     _check_addresses(network, [*(wanted or ()), *edits])
     with _one_at_a_time:
-        run = _settled_run(network.module, tensor, wanted, edits, grad, network.shape)
+        run = _settled_run(network.module, tensor, wanted, edits, grad, network.shape, output)
     known = {layer.name: layer for layer in network.layers}
     activations = {
         address: Activation(_layer_of(record, known.get(address), tensor), partial(record.value.get, address))
@@ -195,12 +196,14 @@ def _settled_run(
     edits: Mapping[str, Edit],
     grad: bool,
     shape: tuple[int, ...] | None = None,
+    output: bool = False,
 ) -> _Run:
     """Run until every value that was put out can be had: once, or again with copies of those that are lost."""
     remembered = _must_copy.setdefault(module, {})
     plain, edited = remembered.setdefault((grad, frozenset()), set()), frozenset(edits)
     for turn in range(_MOST_RUNS):
         run = _Run(module, tensor, wanted, edits, grad, plain | remembered.get((grad, edited), set()), shape)
+        run.to_end = output
         run.go()
         run.check_reached()
         lost, overwritten = run.settle()
@@ -259,6 +262,7 @@ class _Run:
         self.left = None if wanted is None else set(wanted)
         self.failure: NeuralmineError | None = None
         self.stopped = False
+        self.to_end = False  # go on to the output, also when all that is wanted has been seen
         self.listening = True
         self.thread = threading.get_ident()
 
@@ -322,7 +326,7 @@ class _Run:
         new = _mapped(output, partial(self._put_out, name, call))
         if not call.place:
             self.silent[name] = "None" if output is None else f"a {type(output).__name__}"
-        if self.left is not None and not self.left:
+        if self.left is not None and not self.left and not self.to_end:
             self.stopped = True
             raise _Stop
         return None if new is output else new
