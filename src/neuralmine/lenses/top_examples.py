@@ -88,10 +88,10 @@ def top_examples(
             layer.name,
             int((number == i).sum()),
             int(silent[number == i].sum()),
-            *([None] if purity is None else [_mean(purity[(number == i) & ~silent])]),
+            *([] if purity is None else [_mean(purity[(number == i) & ~silent])]),
             int(numbers["unit"][u]),
             *(numbers[key][u, 0].item() for key in ("value", "image", "row", "column")),
-            "{0}–{2} × {1}–{3}".format(*numbers["box"][u, 0]) + (" (all)" if fields[layer.name].whole else ""),
+            _said(numbers["box"][u, 0]) + (" (all)" if fields[layer.name].whole else ""),
         )
         for i, (layer, u) in enumerate(zip(chosen, best, strict=True))
     )
@@ -109,12 +109,11 @@ def top_examples(
         (*sheet, table),
         tuple(checks),
         summary=f"{len(value)} maps of {len(chosen)} layers over {len(data)} images: the {value.shape[1]} strongest of "
-        f"each. {int(silent.sum())} {'is' if silent.sum() == 1 else 'are'} silent (never above 0: the value is 0, and the "
-        "images are only the first ones)."
+        f"each. {_silence(int(silent.sum()))} "
         + (
-            f" The whole picture is taken for the field of {len(whole)} layers: {_reasons(whole)}."
+            f"The whole picture is taken for the field of {len(whole)} layers: {_reasons(whole)}."
             if whole
-            else " All fields were derived from kernels, strides and padding."
+            else "All fields were derived from kernels, strides and padding."
         ),
         provenance={
             "layers": [layer.name for layer in chosen],
@@ -388,6 +387,17 @@ def _patches(data: Dataset, field: Field, best: dict[str, np.ndarray], layer: st
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def _silence(count: int) -> str:
+    if not count:
+        return "None is silent."
+    return f"{count} {'is' if count == 1 else 'are'} silent: the value is 0, and the images are only the first ones."
+
+
+def _said(box: np.ndarray) -> str:
+    top, left, bottom, right = box.tolist()
+    return f"{top}–{bottom - 1} × {left}–{right - 1}"
 
 
 def _reasons(whole: dict[str, str]) -> str:
