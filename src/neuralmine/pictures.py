@@ -162,9 +162,9 @@ def _eight_bits(array: np.ndarray, said: str) -> np.ndarray:
 
 
 def _from_bytes(data: bytes) -> np.ndarray:
-    said = f"This upload of {len(data):,} bytes"
+    said = f"This file of {len(data):,} bytes"
     if not data:
-        raise DataError("This upload is empty.", _TRY)
+        raise DataError("This file is empty.", "Copy or download it again.")
     return _decoded(io.BytesIO(data), said)
 
 
@@ -201,6 +201,8 @@ def _decoded(file: Any, said: str) -> np.ndarray:
             kind = _kind(file.read(512))
             raise DataError(f"{said} is {kind}, no picture." if kind else f"{said} is no picture.", _TRY) from None
         with image:
+            _check_size(image, said)
+            image.draft(None, _reduced(image.size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
             return _pixels(image, said)
 
 
@@ -228,14 +230,7 @@ def _decoding(said: str) -> Iterator[None]:
 def _pixels(image: Image.Image, said: str) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    width, height = image.size
-    if width * height > LARGEST:
-        raise _too_large(said, width, height)
-    if not width * height:
-        raise DataError(f"{said} has {width} × {height} pixels.", _TRY)
-    small = _reduced(image.size)
-    if image.size != small:
-        image.draft(None, small)  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
+    _check_size(image, said)
     image.load()
     with suppress(Exception):  # broken EXIF data are common, and the picture itself may be whole
         image = ImageOps.exif_transpose(image)
@@ -244,6 +239,14 @@ def _pixels(image: Image.Image, said: str) -> np.ndarray:
     if image.size != small:
         image = image.resize(small, Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.array(image)
+
+
+def _check_size(image: Image.Image, said: str) -> None:
+    width, height = image.size
+    if width * height > LARGEST:
+        raise _too_large(said, width, height)
+    if not width * height:
+        raise DataError(f"{said} has {width} × {height} pixels.", _TRY)
 
 
 def _reduced(size: tuple[int, int]) -> tuple[int, int]:

@@ -269,8 +269,8 @@ def _from_transformers(source: str, trained: bool, seed: int) -> Network:
     file = Path(place) / "model.safetensors"
     digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
     size, mean, std = _size_and_colours(source, about, config)
-    said: dict[Any, Any] = dict(config.id2label or {})
-    names = [str(said[i]) for i in range(len(said))]
+    named: dict[Any, Any] = dict(config.id2label or {})
+    names = [str(named[i]) for i in range(len(named))]
     return _seeing(Logits(module), source, size, mean, std, Source(source, digest), trained, seed, _unique(names))
 
 
