@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+
+from ..attribution import encoded_colour, explained, last_spatial, question, scores_of
+from ..errors import NetworkError, UsageError
+from ..lens import lens
+from ..tracing import trace
+from ..types import PREDICTED, Between, Finding, Input, Network, Target
+from ..views import Overlay
+
+
+@lens(reads="pixels")
+def occlusion(
+    network: Network,
+    image: Input,
+    *,
+    target: Target = PREDICTED,
+    window: Annotated[int, Between(0, 100000)] = 0,
+    stride: Annotated[int, Between(0, 100000)] = 0,
+    colour: Literal["mean", "black", "grey", "white"] = "mean",
+    layer: str = "",
+    batch: Annotated[int, Between(1, 1024)] = 16,
+    evidence: bool = True,
+    seed: int = 0,
+) -> Finding:
+    """What happens to the class when a square is moved over the picture: the paper's three maps.
+
+    Numbers: "map" (rows × columns of the picture: how far the score falls, mean of all squares that cover a pixel),
+    and for each place of the square: "probability" of the class, "activity" (the sum of the layer's map that is
+    strongest on the whole picture), "predicted" (the class that is said), "score".
+
+    Options:
+        target: the class, by name or number; without one, what the network says.
+        window: the square's side in pixels; 0 for a sixth of the picture.
+        stride: how far it moves; 0 for half of its side.
+        colour: what it shows: the mean colour (0 as the network takes it), black, grey or white.
+        layer: whose strongest map is watched; without one, the last with maps that have a place.
+        batch: how many squares go through the network at a time.
+        evidence: also measure whether the map depends on the weights and beats random orders.
+        seed: of the shuffled weights and the random orders.
+
+    Raises UsageError for a square larger than the picture, UnknownName for a class or layer that does not exist.
+    Source: Zeiler and Fergus (2014), "Visualizing and understanding convolutional networks", figure 7.
+
+    >>> import neuralmine as nm
+    >>> digit = nm.datasets.load("digits").images[201]
+    >>> found = nm.look("occlusion", nm.load("digits"), digit, target="5", window=2, stride=2, evidence=False)
+    >>> found.numbers["probability"].shape
+    (4, 4)
+    """
+    import torch
+
+    asked = question(network, image, target)
+    rows, columns = asked.encoded.shape[-2:]
+    window = window or max(1, round(min(rows, columns) / 6))
+    stride = stride or max(1, window // 2)
+    if window > min(rows, columns):
+        raise UsageError(f"A square of {window} does not fit into {rows} × {columns} pixels.", "Make it smaller.")
+    watched = _watched(network, layer)
+    tops, lefts = places(rows, window, stride), places(columns, window, stride)
+    cover = encoded_colour(network, colour).to(asked.encoded.dtype)
+    strongest = 0
+    if watched:
+        whole = trace(network, asked.encoded, layers=[watched])[watched].value[0]
+        strongest = int(whole.flatten(1).max(1).values.argmax())
+
+    def shifted(of: Network, watch: str) -> tuple[torch.Tensor, list[float]]:
+        every = [(top, left) for top in tops for left in lefts]
+        scores, activity = [], []
+        for first in range(0, len(every), batch):
+            part = every[first : first + batch]
+            covered = asked.encoded.repeat(len(part), *(1,) * (asked.encoded.ndim - 1))
+            for one, (top, left) in zip(covered, part, strict=True):
+                square = (..., slice(top, top + window), slice(left, left + window))
+                one[square] = cover[0][square]
+            seen = trace(of, covered, layers=[watch] if watch else [], output=True)
+            scores.append(scores_of(seen.output))
+            if watch:
+                activity += seen[watch].value[:, strongest].flatten(1).sum(1).tolist()
+        return torch.cat(scores), activity
+
+    def fall(of: Network, whole: float, scores: torch.Tensor) -> np.ndarray:
+        falls = whole - scores[:, asked.index].double().cpu().numpy()
+        total, count = np.zeros((rows, columns)), np.zeros((rows, columns))
+        for drop, (top, left) in zip(falls, ((t, c) for t in tops for c in lefts), strict=True):
+            total[top : top + window, left : left + window] += drop
+            count[top : top + window, left : left + window] += 1
+        # Pixels that no square covered, when the stride is larger than the square, are left at 0.
+        return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+
+    def again(other: Network) -> np.ndarray:
+        whole = float(scores_of(trace(other, asked.encoded, layers=[], output=True).output)[0, asked.index])
+        return fall(other, whole, shifted(other, "")[0])
+
+    scores, activity = shifted(network, watched)
+    said = network.decode(scores)
+    shape = len(tops), len(lefts)
+    probability = np.array([one.scores[asked.index] for one in said]).reshape(shape)
+    numbers = {
+        "probability": probability, "predicted": np.array([one.index for one in said]).reshape(shape),
+        "score": scores[:, asked.index].cpu().numpy().reshape(shape),
+    }  # fmt: skip
+    if watched:
+        numbers["activity"] = np.array(activity).reshape(shape)
+    others = {one.label for one in said} - {asked.label}
+    place = np.unravel_index(int(probability.argmin()), shape)
+    summary = (
+        f"Covered by a square of {window} pixels, the probability falls lowest to {probability.min():.3g}, at rows {tops[place[0]]} to "
+        f"{tops[place[0]] + window - 1}, columns {lefts[place[1]]} to {lefts[place[1]] + window - 1}; "
+        + (
+            f"elsewhere it is also called {', '.join(sorted(others)[:3])}."
+            if others
+            else "it is never called anything else."
+        )
+    )
+    finding = explained(
+        network, asked, fall(network, asked.score, scores), again, name="occlusion", scale="signed", numbers=numbers,
+        evidence=evidence, seed=seed, summary=summary,
+    )  # fmt: skip
+    views = (
+        *finding.views,
+        Overlay(f"probability of {asked.label} by the square's place", asked.picture, probability, "magnitude", 1.0),
+    )
+    if watched:
+        views = (
+            *views,
+            Overlay(f"activity of {watched}, map {strongest}", asked.picture, numbers["activity"], "signed"),
+        )
+    provenance = {
+        **finding.provenance,
+        "watched": watched,
+        "map": strongest,
+        "rows": tops,
+        "columns": lefts,
+        "window": window,
+    }
+    return Finding(finding.numbers, views, finding.checks, finding.summary, provenance=provenance)
+
+
+def places(size: int, window: int, stride: int) -> list[int]:
+    """Where the square begins along one side: every stride, the last one at the edge."""
+    count = -(-(size - window) // stride) + 1
+    return [min(i * stride, size - window) for i in range(count)]
+
+
+def _watched(network: Network, layer: str) -> str:
+    if layer:
+        chosen = network.layer(layer)
+        if chosen.dims != "b c h w":
+            raise UsageError(f"{layer} has no maps (its dims are {chosen.dims!r}).", "Choose a layer with b c h w.")
+        return layer
+    try:
+        chosen, _ = last_spatial(network)
+        return chosen.name if chosen.dims == "b c h w" else ""
+    except NetworkError:
+        return ""
