@@ -7,11 +7,13 @@ from typing import Any
 
 from ..errors import DataError, UnknownName, UsageError
 from ..types import Dataset
+from .photos import PHOTOS as PHOTOS
 from .photos import photo as photo
 from .photos import photos as photos
 
 _NAMES = {
     "digits": "1,797 handwritten digits of 8 × 8 pixels (UCI optdigits, test part), bundled with scikit-learn",
+    "tiles": "280 tiles of the 14 photos that come with scikit-image (needs the vision extra)",
     "mnist": "70,000 handwritten digits of 28 × 28 pixels; fetched once, or read from a folder of IDX files",
 }
 
@@ -36,6 +38,10 @@ def load(source: str | Path, **options: Any) -> Dataset:
             from .digits import digits
 
             return digits(**options)
+        if text == "tiles":
+            from .tiles import tiles
+
+            return tiles(**options)
         if text == "mnist":
             from .mnist import mnist
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 import threading
@@ -11,21 +12,31 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from PIL import Image
 
 from .. import datasets, optimizers, studies
-from ..errors import NetworkError, NeuralmineError, StoreError, UnknownName
+from ..errors import DataError, NetworkError, NeuralmineError, StoreError, UnknownName, UsageError
 from ..lens import find, look, summaries
 from ..losses import LOSSES
-from ..networks import catalogue
+from ..networks import catalogue, vision
 from ..reporting import page_of
 from ..sentences import stream_layers
-from ..stores import runs
+from ..stores import runs, uploads
 from ..training import Settings
 from ..types import Finding, Network
 from ..wire import frame
-from . import LOOPBACK, jobs, page_folder, resolve
-from .requests import ControlRequest, DataRequest, LookRequest, NetworkRequest, ReportRequest, RunRequest
+from . import LOOPBACK, examples, jobs, page_folder, resolve
+from .requests import (
+    ControlRequest,
+    DataRequest,
+    ExamplesRequest,
+    LookRequest,
+    NetworkRequest,
+    ReportRequest,
+    RunRequest,
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -45,6 +56,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     app.add_exception_handler(NeuralmineError, _failed)
     _describe(app)
     _answer(app)
+    _see(app)
     _train(app)
     _page(app)
     return app
@@ -160,8 +172,8 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _data_of(address: str) -> dict[str, Any] | None:
-    """The data a network belongs to, as a DataRequest; None for networks that read text."""
-    if address.partition(":")[0] in ("minilm", "hf"):
+    """The data a network belongs to, as a DataRequest; None for networks that belong to none."""
+    if address.partition(":")[0] in ("minilm", "hf", *vision.NAMES):
         return None
     if address.startswith("run:"):
         said = runs.about(runs.find(address[4:].partition("@")[0]))
@@ -217,8 +229,55 @@ def _looked(asked: LookRequest) -> Finding:
         elif noun == "data":
             nouns.append(resolve.data(asked.data or DataRequest(**(_data_of(asked.network.address) or {}))))
         else:
-            nouns.append(resolve.given(asked.input) if asked.input else np.zeros(nouns[0].shape))
+            nouns.append(resolve.given(asked.input, nouns[0]) if asked.input else np.zeros(nouns[0].shape))
     return look(asked.lens, *nouns, **asked.options)
+
+
+LARGEST_UPLOAD = 200_000_000  # bytes
+
+
+def _see(app: FastAPI) -> None:
+    @app.get("/api/photos")
+    def list_photos() -> dict[str, str]:
+        """The photos that are here: name to one line."""
+        return {name: words for name, (_, words) in datasets.PHOTOS.items()}
+
+    @app.post("/api/pictures")
+    async def keep_picture(request: Request) -> dict[str, Any]:
+        """Keep a picture (the body is its file): its id, rows and columns."""
+        data = bytearray()
+        async for part in request.stream():
+            data += part
+            if len(data) > LARGEST_UPLOAD:
+                raise DataError(f"This file is larger than {LARGEST_UPLOAD // 10**6} MB.", "Make the picture smaller.")
+        name, (rows, columns) = await run_in_threadpool(uploads.keep, bytes(data))
+        return {"id": name, "rows": rows, "columns": columns}
+
+    @app.get("/api/pictures/{name}")
+    def show_picture(name: str) -> Response:
+        """A photo or a kept picture as a PNG."""
+        picture = uploads.picture(name) if uploads.is_upload(name) else datasets.photo(name)
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+        return Response(buffer.getvalue(), media_type="image/png", headers={"Cache-Control": "max-age=86400"})
+
+    @app.post("/api/examples")
+    def find_examples(asked: ExamplesRequest, begin: bool = False, stop: bool = False) -> dict[str, Any]:
+        """How far the search for the strongest patches is; `begin` begins or goes on with it, `stop` stops it."""
+        search = examples.begin(asked) if begin else examples.of(asked)
+        if search is None:
+            return {"status": "none", "done": 0, "total": 0, "message": ""}
+        if stop:
+            search.stop.set()
+        return search.report()
+
+    @app.post("/api/examples/found")
+    def found_examples(asked: ExamplesRequest, layer: str, unit: int) -> Response:
+        """The strongest patches of one map: pictures with their boxes, values and places."""
+        search = examples.of(asked)
+        if search is None or search.finding is None:
+            raise UsageError("The strongest patches were not searched for yet.", "Begin the search.")
+        return _binary(examples.of_map(search.finding, examples.data_of(asked), layer, unit))
 
 
 def _train(app: FastAPI) -> None:

@@ -36,9 +36,18 @@ class DataRequest(Strict):
 
 
 class InputRequest(Strict):
-    """A text, or one image: given pixel by pixel, or by its place in a data set."""
+    """A text, or one image: given pixel by pixel, by its place in a data set, or a photo.
+
+    A photo is a bundled one's name or an uploaded one's id. What is done to it is counted as the network sees it:
+    `blur`, `darkness` and `noise` from 0 to 1, and circles wiped out (row, column, radius in pixels).
+    """
 
     text: str | None = None
+    photo: str | None = None
+    blur: float = Field(default=0, ge=0, le=1)
+    darkness: float = Field(default=0, ge=0, le=1)
+    noise: float = Field(default=0, ge=0, le=1)
+    wiped: list[tuple[float, float, float]] = Field(default=[], max_length=2000)
     pixels: list[float] | None = None
     data: DataRequest | None = None
     index: int = 0
@@ -80,3 +89,10 @@ class ControlRequest(Strict):
     speed: Literal["slow", "medium", "fast", "full"] | None = None
     settings: dict[str, Any] = {}
     to: int | None = None
+
+
+class ExamplesRequest(Strict):
+    """Where to look for the patches that excite a network's maps: the bundled tiles, or a folder of pictures."""
+
+    network: NetworkRequest = NetworkRequest(address="squeezenet")
+    folder: str | None = None

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import datasets
+from .. import datasets, pictures
+from ..attribution import picture_of
 from ..errors import UsageError
-from ..networks import catalogue, load
+from ..lenses.corrupt import damaged
+from ..networks import catalogue, load, vision
 from ..networks.edited import edited
-from ..stores import runs
+from ..stores import runs, uploads
 from ..types import Dataset, Network
 from .requests import DataRequest, InputRequest, NetworkRequest
 
@@ -44,7 +46,7 @@ def _by_address(address: str) -> Network:
         if not step:  # the latest changes while it trains, so it is never kept
             return runs.load_network(path)
         return _kept(address, lambda: runs.load_network(path, int(step)))
-    if kind == "minilm" or kind == "hf":
+    if kind in ("minilm", "hf", *vision.NAMES):
         untrained = address.endswith(":untrained")
         return _kept(address, lambda: load(address.removesuffix(":untrained"), trained=not untrained))
     if rest not in ("", "untrained"):
@@ -113,10 +115,14 @@ def indices(asked: DataRequest) -> np.ndarray:
     return train if asked.part == "train" else test
 
 
-def given(asked: InputRequest) -> Any:
-    """What goes into the network: a text, or one image as an array."""
+def given(asked: InputRequest, network: Network | None = None) -> Any:
+    """What goes into the network: a text, one image as an array, or a photo as the network takes it."""
     if asked.text is not None:
         return asked.text
+    if asked.photo is not None:
+        if network is None or network.domain != "pixels" or len(network.shape) != 3:
+            raise UsageError("This network does not look at photos.", "Choose squeezenet or lite0.")
+        return _changed(_fitted(asked.photo, network.shape[1:]), asked, network)
     if asked.pixels is not None:
         return np.asarray(asked.pixels, dtype=np.float64)
     if asked.data is None:
@@ -125,3 +131,26 @@ def given(asked: InputRequest) -> Any:
     if not 0 <= asked.index < len(chosen):
         raise UsageError(f"There are images 0 to {len(chosen) - 1}, not {asked.index}.", "Choose one of those.")
     return np.asarray(chosen.images[asked.index], dtype=np.float64)
+
+
+@functools.lru_cache(maxsize=32)
+def _fitted(photo: str, size: tuple[int, int]) -> np.ndarray:
+    picture = uploads.picture(photo) if uploads.is_upload(photo) else datasets.photo(photo)
+    return pictures.fitted(picture, size)
+
+
+def _changed(picture: np.ndarray, asked: InputRequest, network: Network) -> np.ndarray:
+    """Blurred, darkened, roughened, and with circles wiped out: these get the network's 0, for most the mean colour."""
+    noise = np.random.default_rng(0).standard_normal(picture.shape)
+    for kind in ("blur", "darkness", "noise"):
+        severity = getattr(asked, kind)
+        if severity:
+            picture = damaged(picture, kind, severity, noise)
+    if not asked.wiped:
+        return picture
+    empty = np.moveaxis(picture_of(network, network.encode(picture) * 0), -1, 0)
+    rows, columns = np.mgrid[: picture.shape[1], : picture.shape[2]]
+    out = np.zeros(picture.shape[1:], bool)
+    for row, column, radius in asked.wiped:
+        out |= (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+    return np.where(out, empty, picture)

@@ -1,0 +1,109 @@
+"""The strongest patches of a data set, found in the background: goes on after a restart, can be stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import datasets
+from ..errors import NeuralmineError, UnknownName, UsageError
+from ..lens import look, weights_hash
+from ..lenses.top_examples import strongest
+from ..stores import runs
+from ..types import Dataset, Finding
+from . import resolve
+from .requests import ExamplesRequest
+
+
+@dataclass
+class Search:
+    """One search: how far it is, and what it found."""
+
+    status: str = "running"  # running, done, stopped or failed
+    done: int = 0
+    total: int = 0
+    message: str = ""
+    finding: Finding | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def report(self) -> dict[str, Any]:
+        return {"status": self.status, "done": self.done, "total": self.total, "message": self.message}
+
+
+_searches: dict[str, Search] = {}
+_lock = threading.Lock()
+
+
+def data_of(asked: ExamplesRequest) -> Dataset:
+    """The pictures to search: the bundled tiles, or a folder, each read when its turn comes."""
+    network = resolve.network(asked.network)
+    if asked.folder:
+        from ..datasets.stream import stream
+
+        return stream(asked.folder, size=(network.shape[-2], network.shape[-1]))
+    return datasets.load("tiles", size=network.shape[-1])
+
+
+def begin(asked: ExamplesRequest) -> Search:
+    """Begin a search, or give the one that is under way or done."""
+    name = _name(asked)
+    with _lock:
+        found = _searches.get(name)
+        if found is None or found.status in ("stopped", "failed"):
+            found = _searches[name] = Search()
+            threading.Thread(target=_search, args=(found, asked, name), name="top examples", daemon=True).start()
+    return found
+
+
+def of(asked: ExamplesRequest) -> Search | None:
+    """The search for this, if one was begun since the server started."""
+    return _searches.get(_name(asked))
+
+
+def _name(asked: ExamplesRequest) -> str:
+    network = resolve.network(asked.network)
+    return hashlib.sha256(f"{weights_hash(network)} {asked.folder or 'tiles'}".encode()).hexdigest()[:20]
+
+
+def _search(search: Search, asked: ExamplesRequest, name: str) -> None:
+    keep = str(runs.home() / "examples" / name)
+    try:
+        network, data = resolve.network(asked.network), data_of(asked)
+        # Not through `look`, which would keep the page waiting: only the short end of the work is.
+        for search.done, search.total in strongest(network, data, keep=keep):
+            if search.stop.is_set():
+                search.status = "stopped"
+                return
+        search.finding = look("top_examples", network, data, keep=keep)
+        search.status = "done"
+    except NeuralmineError as error:
+        search.status, search.message = "failed", str(error)
+    except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
+        search.status, search.message = "failed", f"{type(error).__name__}: {error}"
+
+
+def of_map(finding: Finding, data: Dataset, layer: str, unit: int) -> dict[str, Any]:
+    """The strongest patches of one map: "patches" (each rows × columns × 3), "value", "row", "column", "box", "image".
+
+    Raises UnknownName for a layer that was not searched, UsageError for a map that it does not have.
+    """
+    layers = list(finding.provenance["layers"])
+    if layer not in layers:
+        raise UnknownName("layer", layer, layers)
+    numbers = finding.numbers
+    where = np.flatnonzero((numbers["layer"] == layers.index(layer)) & (numbers["unit"] == unit))
+    if not len(where):
+        raise UsageError(f"{layer} has no map {unit}.", "Choose a map that is there.")
+    own = {key: numbers[key][where[0]] for key in ("value", "image", "row", "column", "box")}
+    whole = [np.asarray(data.images[int(image)], dtype=np.float32) for image in own["image"]]
+    shown = [picture if picture.shape[-1] == 3 else np.moveaxis(picture, 0, -1) for picture in whole]
+    patches = [
+        p[max(0, top) : bottom, max(0, left) : right]
+        for p, (top, left, bottom, right) in zip(shown, own["box"], strict=True)
+    ]
+    names = [data.classes[int(data.labels[int(image)])] for image in own["image"]]
+    return {"patches": patches, "names": names, "pictures": len(data), "source": data.name, **own}
