@@ -30,7 +30,8 @@ def occlusion(
 
     Numbers: "map" (rows × columns of the picture: how far the score falls, mean of all squares that cover a pixel),
     and for each place of the square: "probability" of the class, "activity" (the sum of the layer's map that is
-    strongest on the whole picture), "predicted" (the class that is said), "score".
+    strongest on the whole picture), "predicted" (the class that is said), "score". The picture's edge cuts off what
+    hangs over of the last squares.
 
     Options:
         target: the class, by name or number; without one, what the network says.
@@ -109,7 +110,7 @@ def occlusion(
     place = np.unravel_index(int(probability.argmin()), shape)
     summary = (
         f"Covered by a square of {window} pixels, the probability falls lowest to {probability.min():.3g}, at rows {tops[place[0]]} to "
-        f"{tops[place[0]] + window - 1}, columns {lefts[place[1]]} to {lefts[place[1]] + window - 1}; "
+        f"{min(tops[place[0]] + window, rows) - 1}, columns {lefts[place[1]]} to {min(lefts[place[1]] + window, columns) - 1}; "
         + (
             f"elsewhere it is also called {', '.join(sorted(others)[:3])}."
             if others
@@ -141,9 +142,9 @@ def occlusion(
 
 
 def places(size: int, window: int, stride: int) -> list[int]:
-    """Where the square begins along one side: every stride, the last one at the edge."""
+    """Where the square begins along one side: every stride, until the end is reached; the edge cuts off the last one."""
     count = -(-(size - window) // stride) + 1
-    return [min(i * stride, size - window) for i in range(count)]
+    return [i * stride for i in range(count) if i * stride < size]
 
 
 def _watched(network: Network, layer: str) -> str:
