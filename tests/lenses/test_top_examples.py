@@ -88,6 +88,41 @@ def test_ties_go_to_the_lower_image_and_the_first_place():
     assert any(len(np.unique(value)) < 9 for value in finding.numbers["value"])
 
 
+def test_large_maps_too():
+    module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2))
+    images = np.round(np.random.default_rng(6).uniform(0, 1, (20, 40, 40)) * 2) / 2
+    data = nm.Dataset("large", images, np.zeros(20, dtype=int), ("one",))
+    net = nm.load(module, shape=(1, 40, 40))
+    assert_brute_force(nm.look("top_examples", net, data, batch=6), net, data, 9, 6)
+
+
+class Written(nn.Module):
+    """What the ReLU is given is a convolution's own tensor, but written to since; and the ReLU is used twice."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.a, self.b, self.relu = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.ReLU(inplace=inplace)
+
+    def forward(self, x):
+        x = self.a(x)
+        x += 0.5
+        y = self.b(self.relu(x).clone())
+        return self.relu(y)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_relu_of_what_was_written_to_is_read_itself(inplace):
+    torch.manual_seed(3)
+    net, data = nm.load(Written(inplace), shape=(3, 18, 20)), pictures(20)
+    finding = nm.look("top_examples", net, data, batch=6)
+    assert finding.provenance["layers"] == ["a", "relu", "b", "relu#1"]
+    assert_brute_force(finding, net, data, 9, 6)
+    handle = net.module.relu.register_forward_hook(lambda _, __, output: output * -1 + 3)
+    hooked = nm.look("top_examples", net, data, batch=6)
+    assert_brute_force(hooked, net, data, 9, 6)
+    handle.remove()
+
+
 def test_silent_maps_are_said_and_have_the_value_0():
     net = network()
     with torch.no_grad():

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -190,15 +192,7 @@ def strongest(
             inputs, done = ahead.result(), min(start + batch, total)
             if done < total:
                 ahead = pool.submit(read, done)
-            seen: set[str] = set()
-            edits = {name: partial(_look, found, start, seen) for name, found in winners.items()}
-            # What an "edit" is given has just been put out: nothing is held longer than the network itself does.
-            try:
-                trace(network, inputs, layers=[chosen[-1].name], edits=edits)
-            except UsageError as error:
-                raise (error.__cause__ if isinstance(error.__cause__, NetworkError) else error) from None
-            if missing := winners.keys() - seen:
-                raise NetworkError(f"Layer {min(missing)!r} was not reached.", "Choose other layers.")
+            _Batch(network, winners, start).run(inputs)
             if keep and (turn % every == 0 or done == total):
                 store.save(keep, about, done, _all(winners))
             yield done, total
@@ -214,15 +208,13 @@ class _Winners:
         self.image = np.full((layer.shape[1], count), -1, dtype=np.int64)
         self.place = np.zeros((layer.shape[1], count), dtype=np.int64)
 
-    def meet(self, maps: torch.Tensor, start: int) -> None:
-        """Let the maps (b c h w) of the images from `start` on compete."""
+    def meet(self, maps: torch.Tensor, most: np.ndarray, start: int) -> None:
+        """Let the maps (b c h w) of the images from `start` on compete; `most` (c × b) is the largest of each."""
         if maps.shape[1:] != self.layer.shape[1:]:
             raise NetworkError(
                 f"{self.layer.name!r} put out {tuple(maps.shape[1:])}, not {self.layer.shape[1:]}.",
                 "Give pictures of one size.",
             )
-        flat = maps.detach().flatten(2)
-        most = flat.amax(2).double().cpu().numpy().T
         if not np.isfinite(most).all():
             unit, image = np.argwhere(~np.isfinite(most))[0]
             raise NetworkError(
@@ -239,17 +231,68 @@ class _Winners:
         self.value[units] = np.take_along_axis(values, order, 1)
         fresh = np.broadcast_to(np.arange(start, start + most.shape[1]), (len(units), most.shape[1]))
         self.image[units] = np.take_along_axis(np.concatenate([self.image[units], fresh], 1), order, 1)
+        flat = maps.detach().flatten(2)
         places = np.take_along_axis(self.place[units], np.minimum(order, count - 1), 1)
         row, slot = np.nonzero(order >= count)
         # Only of the few that won is it asked where.
-        places[row, slot] = flat[order[row, slot] - count, units[row]].argmax(1).cpu().numpy()
+        places[row, slot] = _first_largest(flat, order[row, slot] - count, units[row])
         self.place[units] = places
 
 
-def _look(winners: _Winners, start: int, seen: set[str], maps: torch.Tensor) -> torch.Tensor:
-    seen.add(winners.layer.name)
-    winners.meet(maps, start)
-    return maps
+def _first_largest(flat: torch.Tensor, image: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Where these maps are largest, the first place of equals."""
+    if flat.shape[2] < 1000 or flat.device.type != "cpu" or flat.element_size() < 4:
+        return flat[image, unit].argmax(1).cpu().numpy()
+    # Copying large maps side by side would take longer than looking at each where it lies.
+    maps = flat.numpy()
+    return np.array([maps[i, u].argmax() for i, u in zip(image.tolist(), unit.tolist(), strict=True)], dtype=np.int64)
+
+
+class _Batch:
+    """One run of the network on one batch, in which every chosen layer is looked at as it comes."""
+
+    def __init__(self, network: Network, winners: dict[str, _Winners], start: int) -> None:
+        self.network, self.winners, self.start = network, winners, start
+        self.seen: set[str] = set()
+        self.found: dict[int, tuple[weakref.ref[torch.Tensor], int, np.ndarray]] = {}
+        self.coming: dict[str, np.ndarray] = {}
+
+    def run(self, inputs: torch.Tensor) -> None:
+        # What an "edit" is given has just been put out: nothing is held longer than the network itself does.
+        edits = {name: partial(self.look, name) for name in self.winners}
+        with ExitStack() as stack:
+            for name in self.winners:
+                part = self.network.module.get_submodule(name.partition("#")[0])
+                if "#" not in name and _is_plain_relu(part):
+                    stack.callback(part.register_forward_pre_hook(partial(self.before, name)).remove)
+            try:
+                trace(self.network, inputs, layers=[list(self.winners)[-1]], edits=edits)
+            except UsageError as error:
+                raise (error.__cause__ if isinstance(error.__cause__, NetworkError) else error) from None
+        if missing := self.winners.keys() - self.seen:
+            raise NetworkError(f"Layer {min(missing)!r} was not reached.", "Choose other layers.")
+
+    def before(self, name: str, part: Any, given: tuple[Any, ...]) -> None:
+        """Of a ReLU that is given what was just looked at, the largest values are known without reading it again."""
+        known = self.found.get(id(given[0])) if given else None
+        if known and known[0]() is given[0] and known[1] == given[0]._version and name not in self.seen:
+            self.coming[name] = np.maximum(known[2], 0.0)
+
+    def look(self, name: str, maps: torch.Tensor) -> torch.Tensor:
+        self.seen.add(name)
+        most = self.coming.pop(name, None)
+        if most is None:
+            most = maps.detach().flatten(2).amax(2).double().cpu().numpy().T
+        self.winners[name].meet(maps, most, self.start)
+        if not maps.is_inference():  # those have no version
+            self.found[id(maps)] = (weakref.ref(maps), maps._version, most)
+        return maps
+
+
+def _is_plain_relu(part: torch.nn.Module) -> bool:
+    kind = type(part)
+    plain = f"{kind.__module__}.{kind.__name__}" == "torch.nn.modules.activation.ReLU"
+    return plain and not (part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__)
 
 
 def _all(winners: dict[str, _Winners]) -> dict[str, np.ndarray]:
