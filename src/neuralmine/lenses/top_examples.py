@@ -208,8 +208,11 @@ class _Winners:
         self.image = np.full((layer.shape[1], count), -1, dtype=np.int64)
         self.place = np.zeros((layer.shape[1], count), dtype=np.int64)
 
-    def meet(self, maps: torch.Tensor, most: np.ndarray, start: int) -> None:
-        """Let the maps (b c h w) of the images from `start` on compete; `most` (c × b) is the largest of each."""
+    def meet(self, maps: torch.Tensor, most: np.ndarray, start: int, before: _Winners | None = None) -> None:
+        """Let the maps (b c h w) of the images from `start` on compete; `most` (c × b) is the largest of each.
+
+        `before` is given for a ReLU: the winners of the layer that it was given, which have met this batch.
+        """
         if maps.shape[1:] != self.layer.shape[1:]:
             raise NetworkError(
                 f"{self.layer.name!r} put out {tuple(maps.shape[1:])}, not {self.layer.shape[1:]}.",
@@ -231,11 +234,19 @@ class _Winners:
         self.value[units] = np.take_along_axis(values, order, 1)
         fresh = np.broadcast_to(np.arange(start, start + most.shape[1]), (len(units), most.shape[1]))
         self.image[units] = np.take_along_axis(np.concatenate([self.image[units], fresh], 1), order, 1)
-        flat = maps.detach().flatten(2)
         places = np.take_along_axis(self.place[units], np.minimum(order, count - 1), 1)
         row, slot = np.nonzero(order >= count)
+        unit, image = units[row], self.image[units[row], slot]
+        where = np.full(len(row), -1)
+        if before is not None:
+            # What is above 0 is largest where it was before the ReLU; a map of zeros, at its first place.
+            same = before.image[unit] == image[:, None]
+            where[same.any(1)] = before.place[unit][same]
+            where[self.value[unit, slot] == 0] = 0
         # Only of the few that won is it asked where.
-        places[row, slot] = _first_largest(flat, order[row, slot] - count, units[row])
+        ask = where < 0
+        where[ask] = _first_largest(maps.detach().flatten(2), image[ask] - start, unit[ask])
+        places[row, slot] = where
         self.place[units] = places
 
 
@@ -254,8 +265,8 @@ class _Batch:
     def __init__(self, network: Network, winners: dict[str, _Winners], start: int) -> None:
         self.network, self.winners, self.start = network, winners, start
         self.seen: set[str] = set()
-        self.found: dict[int, tuple[weakref.ref[torch.Tensor], int, np.ndarray]] = {}
-        self.coming: dict[str, np.ndarray] = {}
+        self.found: dict[int, tuple[weakref.ref[torch.Tensor], int, np.ndarray, _Winners]] = {}
+        self.coming: dict[str, tuple[np.ndarray, _Winners]] = {}
 
     def run(self, inputs: torch.Tensor) -> None:
         # What an "edit" is given has just been put out: nothing is held longer than the network itself does.
@@ -276,16 +287,16 @@ class _Batch:
         """Of a ReLU that is given what was just looked at, the largest values are known without reading it again."""
         known = self.found.get(id(given[0])) if given else None
         if known and known[0]() is given[0] and known[1] == given[0]._version and name not in self.seen:
-            self.coming[name] = np.maximum(known[2], 0.0)
+            self.coming[name] = np.maximum(known[2], 0.0), known[3]
 
     def look(self, name: str, maps: torch.Tensor) -> torch.Tensor:
         self.seen.add(name)
-        most = self.coming.pop(name, None)
+        most, before = self.coming.pop(name, (None, None))
         if most is None:
             most = maps.detach().flatten(2).amax(2).double().cpu().numpy().T
-        self.winners[name].meet(maps, most, self.start)
+        self.winners[name].meet(maps, most, self.start, before)
         if not maps.is_inference():  # those have no version
-            self.found[id(maps)] = (weakref.ref(maps), maps._version, most)
+            self.found[id(maps)] = (weakref.ref(maps), maps._version, most, self.winners[name])
         return maps
 
 
