@@ -1,0 +1,1 @@
+"""Pictures as numbers that can be climbed."""
