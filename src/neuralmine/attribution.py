@@ -101,12 +101,18 @@ def encoded_colour(network: Network, colour: str) -> torch.Tensor:
 
 @contextmanager
 def frozen(network: Network) -> Iterator[None]:
-    """Without gradients for the weights: only what leads to the picture or the layer is kept and worked out."""
+    """Without gradients for the weights: only what leads to the picture or the layer is kept and worked out.
+
+    Gradients are on inside, also for a caller who switched them off.
+    """
+    import torch
+
     wanted = [(parameter, parameter.requires_grad) for parameter in network.module.parameters()]
     try:
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
-        yield
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
     finally:
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
@@ -116,8 +122,8 @@ def input_gradient(network: Network, encoded: torch.Tensor, index: int) -> torch
     """d score of the class / d every input number, for each picture of a batch."""
     import torch
 
-    inputs = encoded.detach().clone().requires_grad_()
     with frozen(network):
+        inputs = encoded.detach().clone().requires_grad_()
         scores = scores_of(trace(network, inputs, layers=[], output=True, grad=True).output)
         return torch.autograd.grad(scores[:, index].sum(), inputs)[0]
 
@@ -145,7 +151,7 @@ def rectified(guided: bool) -> Iterator[list[int]]:
 
     met = [0]
     plain = {functional.relu, torch.relu, torch.Tensor.relu, torch.Tensor.relu_, torch.relu_, functional.relu_}
-    capped = {functional.relu6, functional.hardtanh}
+    capped = {functional.relu6, functional.hardtanh, functional.hardtanh_}
 
     class Mode(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -153,14 +159,16 @@ def rectified(guided: bool) -> Iterator[list[int]]:
             if func not in plain and func not in capped:
                 return func(*args, **kwargs)
             low, high = args[1:3] if len(args) > 2 else (kwargs.get("min_val", -1.0), kwargs.get("max_val", 1.0))
-            if func is functional.hardtanh and low != 0:
+            if func in capped - {functional.relu6} and low != 0:
                 return func(*args, **kwargs)
             top = float("inf") if func in plain else 6.0 if func is functional.relu6 else float(high)
             met[0] += 1
             inputs = args[0] if args else kwargs["input"]
             result = Rectified.apply(inputs, top)
             # In place means in place: a caller may go on with the tensor it gave, and not with what it gets.
-            return inputs.copy_(result) if getattr(func, "__name__", "").endswith("_") else result
+            named = args[3:] if func is functional.hardtanh else args[1:]
+            inplace = getattr(func, "__name__", "").endswith("_") or any(named[:1]) or kwargs.get("inplace")
+            return inputs.copy_(result) if inplace else result
 
     with Mode():
         yield met
@@ -304,7 +312,9 @@ def explained(
     Covering and uncovering the picture in the map's order must beat random orders (deletion and insertion).
     A plain sentence says when the map fails.
     """
-    views: list[Any] = [Overlay(f"{name}: {asked.label}", asked.picture, importance, scale)]
+    # A map as fine as the picture has a few pixels far above all others: 1 % lie beyond the brightest colour.
+    limit = float(np.quantile(np.abs(importance), 0.99)) if len(importance) > 64 else 0.0
+    views: list[Any] = [Overlay(f"{name}: {asked.label}", asked.picture, importance, scale, limit or None)]
     found = {"map": importance, **numbers}
     said = [summary] if summary else []
     if not np.abs(importance).max(initial=0) > 0:
