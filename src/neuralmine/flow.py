@@ -33,8 +33,9 @@ Edge = tuple[str, str]
 class Flow:
     """What feeds what in a network. All is in execution order, so every pair goes forward.
 
-    `nodes` are the network's input (""), the innermost modules as `network.layers` names them, the joins ("add 1",
-    "cat 1", …), and last the network's output: "output", or "output of the network" where a layer has that name.
+    `nodes` are the network's input (""), the innermost modules as `network.layers` names them, the joins (each named
+    after the module in whose forward it was done: "features.3.cat 1", or "add 1" in the network's own), and last the
+    network's output: "output", or "output of the network" where a layer has that name.
     `links` are the pairs between all of these. `joins` says what each join does.
     """
 
@@ -132,7 +133,8 @@ class _Watch:
     sharing: dict[int, list[Tensor]] = field(default_factory=dict)  # by the memory that they share
     order: dict[str, int] = field(default_factory=lambda: {INPUT: 0})
     links: list[Edge] = field(default_factory=list)
-    joins: dict[str, str] = field(default_factory=dict)
+    joins: dict[str, tuple[str, str]] = field(default_factory=dict)  # in which module, and what it does
+    where: str = ""  # the innermost module at work
     put_out: Sources = _NONE
 
     def of(self, tensor: Tensor) -> Sources:
@@ -168,8 +170,8 @@ class _Watch:
             return together
         said = name.strip("_")
         said = "attention" if said.startswith("scaled_dot_product") else _SAID.get(said, said)
-        node = f"{said} {1 + sum(known == said for known in self.joins.values())}"
-        self.joins[node] = said
+        node = f"join {len(self.joins)}\0"  # named when it is known which of them are of use
+        self.joins[node] = self.where, said
         self.feed(node, together)
         return frozenset([node])
 
@@ -204,16 +206,16 @@ class _Watch:
         for source, node in sorted(self.links, key=lambda link: -self.order[link[1]]):
             if node in used:
                 used.add(source)
-        # Joins are counted anew: the first that is left is number 1.
-        names: dict[str, str] = {}
+        names = {node: node for node in self.order if node in used}
         joins: dict[str, str] = {}
-        for node in self.order:
-            if node in used and node in self.joins:
-                said = self.joins[node]
-                names[node] = f"{said} {1 + sum(known == said for known in joins.values())}"
-                joins[names[node]] = said
-        links = [(names.get(a, a), names.get(b, b)) for a, b in self.links if a in used and b in used]
-        return Flow(tuple(names.get(node, node) for node in self.order if node in used), tuple(links), joins)
+        counts: dict[tuple[str, str], int] = {}
+        for node in [node for node in names if node in self.joins]:
+            where, said = self.joins[node]
+            counts[where, said] = counts.get((where, said), 0) + 1
+            names[node] = f"{where}.{said} {counts[where, said]}".strip(".")
+            joins[names[node]] = said
+        links = [(names[a], names[b]) for a, b in self.links if b in used]
+        return Flow(tuple(names.values()), tuple(links), joins)
 
 
 def _span(tensor: Tensor) -> tuple[int, int, bool]:
@@ -236,6 +238,7 @@ def _same_place(one: Tensor, other: Tensor) -> bool:
 class _Entered:
     """A module's call that has begun: what it was given, and whether it called another module."""
 
+    name: str
     part: Module
     sources: Sources
     given: dict[int, int]  # the tensors that went in, and their versions
@@ -256,7 +259,7 @@ class _Followed(_Run):
         stack.callback(self.module.register_forward_hook(self._end).remove)
         for name, part in self.parts.items():
             if name not in self.compiled:
-                stack.callback(part.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+                stack.callback(part.register_forward_pre_hook(partial(self._enter, name), with_kwargs=True).remove)
                 stack.callback(part.register_forward_hook(partial(self._leave, name)).remove)
 
     def _begin(self, part: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -266,19 +269,21 @@ class _Followed(_Run):
     def _end(self, part: Module, args: tuple[Any, ...], output: Any) -> None:
         self.watch.put_out = self.watch.all_of(tensors_of(output))
 
-    def _enter(self, part: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(self, name: str, part: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._ours():
             return
         if self.calls:
             self.calls[-1].inner = True
         given = tensors_of((args, kwargs))
-        self.calls.append(_Entered(part, self.watch.all_of(given), {id(t): _version(t) for t in given}))
+        self.calls.append(_Entered(name, part, self.watch.all_of(given), {id(t): _version(t) for t in given}))
+        self.watch.where = name
 
     def _leave(self, name: str, part: Module, args: tuple[Any, ...], output: Any) -> Any:
         if not self._ours():
             return None
         while (call := self.calls.pop()).part is not part:
             pass  # one that failed, and whose failure was caught
+        self.watch.where = self.calls[-1].name if self.calls else ""
         new = _mapped(output, partial(self._came_out, name, call))
         return None if new is output else new
 

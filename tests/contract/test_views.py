@@ -9,6 +9,7 @@ from neuralmine.wire import pack
 
 RAMP = np.linspace(0, 1, 72).reshape(4, 6, 3)
 CASES = {
+    "graph": [views.Graph("t", (("", "input", "3 × 8"), ("a" * 60, "a" * 60, "Linear"), ("add 1", "add", "")), (("", "a" * 60), ("a" * 60, "add 1"), ("", "add 1"))), views.Graph("none", (), ())],
     "grid": [views.Grid("t", np.array([[1.0, -2.0]])), views.Grid("zeros", np.zeros((3, 3)), "magnitude"), views.Grid("one", np.ones((1, 1)), "ink", 1.0)],
     "bars": [views.Bars("t", ("a", "b" * 60), np.array([0.5, -1.0]), 0, signed=True), views.Bars("zeros", ("a",), np.zeros(1))],
     "lines": [views.Lines("t", np.arange(3.0), {"a": np.array([1.0, np.nan, 2.0])}, "x", "y", 1.0), views.Lines("point", np.zeros(1), {"a": np.zeros(1)})],
@@ -37,6 +38,9 @@ def test_a_view_can_be_read_drawn_and_sent(view):
     lambda: views.Grid("t", np.zeros(3)), lambda: views.Grid("t", np.zeros((1, 1)), "rainbow"),
     lambda: views.Bars("t", ("a",), np.zeros(2)), lambda: views.Lines("t", np.zeros(2), {"a": np.zeros(3)}),
     lambda: views.Table("t", ("a",), ((1, 2),)),
+    lambda: views.Graph("t", (("a", "a", ""),), (("a", "b"),)), lambda: views.Graph("t", (("a", "a", ""), ("a", "b", "")), ()),
+    lambda: views.Graph("t", (("a", "a", ""), ("b", "b", "")), (("a", "b"), ("b", "a"))),
+    lambda: views.Graph("t", (("a", "a", ""), ("b", "b", "")), (("a", "b"),), (1, 0)), lambda: views.Graph("t", (("a", "a", ""),), (), (0, 1)),
     lambda: views.Picture("t", RAMP[..., 0]), lambda: views.Picture("t", 2 * RAMP), lambda: views.Picture("t", RAMP * np.nan),
     lambda: views.Picture("t", np.zeros((2, 2, 3), np.uint8)), lambda: views.Picture("t", RAMP, ("a",)),
     lambda: views.Picture("t", RAMP[None], ("a", "b")), lambda: views.Picture("t", RAMP[:0]),
@@ -71,7 +75,7 @@ def test_an_overlay_is_drawn_bilinearly_with_the_cells_centres_at_their_places()
     assert np.allclose(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", ["picture", "overlay"])
+@pytest.mark.parametrize("kind", ["graph", "picture", "overlay"])
 def test_pictures_come_back_from_disk(kind, tmp_path):
     from neuralmine.stores.findings import load_finding
     from neuralmine.types import Finding

@@ -12,7 +12,10 @@ from .. import views
 from ..errors import StoreError
 from ..types import Check, Finding
 
-_KINDS = {view.kind: view for view in (views.Bars, views.Grid, views.Lines, views.Overlay, views.Picture, views.Table)}
+_KINDS = {
+    view.kind: view
+    for view in (views.Bars, views.Graph, views.Grid, views.Lines, views.Overlay, views.Picture, views.Table)
+}
 
 
 def load_finding(folder: Path | str) -> Finding:

@@ -1,6 +1,7 @@
 """Views: data to be shown, one kind a file; drawn the same on every face."""
 
 from .bars import Bars
+from .graph import Graph
 from .grid import Grid
 from .lines import Lines
 from .overlay import Overlay
@@ -8,4 +9,4 @@ from .picture import Picture
 from .table import Table
 from .view import View, number
 
-__all__ = ["Bars", "Grid", "Lines", "Overlay", "Picture", "Table", "View", "number"]
+__all__ = ["Bars", "Graph", "Grid", "Lines", "Overlay", "Picture", "Table", "View", "number"]
