@@ -145,3 +145,42 @@ def test_the_events_begin_with_the_present_state():
 def test_the_wire_types_of_the_front_end_are_those_of_the_server():
     written = json.loads((ROOT / "web" / "openapi.json").read_text())
     assert written == json.loads(json.dumps(make_app().openapi())), "run scripts/openapi.py"
+
+
+def test_photos_pictures_and_the_search_for_examples(client, tmp_path):
+    pytest.importorskip("skimage")
+    import io
+
+    from PIL import Image
+
+    assert "chelsea" in client.get("/api/photos").json()
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(buffer, "PNG")
+    kept = client.post("/api/pictures", content=buffer.getvalue()).json()
+    assert (kept["rows"], kept["columns"]) == (4, 4)
+    again = Image.open(io.BytesIO(client.get(f"/api/pictures/{kept['id']}").content))
+    assert np.array_equal(np.asarray(again), np.arange(48).reshape(4, 4, 3))
+    refused = client.post("/api/pictures", content=b"%PDF-1.7")
+    assert refused.status_code == 422
+    assert "PDF" in refused.json()["what"]
+    assert client.get("/api/pictures/..%2F..%2Fetc").status_code == 404
+    gone = {"lens": "prediction", "network": {"address": "squeezenet"}, "input": {"photo": "0" * 20}}
+    assert "not on this machine" in client.post("/api/look", json=gone).json()["what"]
+    text = {"lens": "prediction", "network": {"address": "64-16-10"}, "input": {"photo": "chelsea"}}
+    assert "does not look at photos" in client.post("/api/look", json=text).json()["what"]
+
+    rng = np.random.default_rng(0)
+    (tmp_path / "seen").mkdir()
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 255, (60, 60, 3), dtype=np.uint8)).save(tmp_path / "seen" / f"{i}.png")
+    asked = {"network": {"address": "squeezenet"}, "folder": str(tmp_path / "seen")}
+    assert client.post("/api/examples", json=asked).json()["status"] == "none"
+    client.post("/api/examples?begin=true", json=asked)
+    for _ in range(200):
+        state = client.post("/api/examples", json=asked).json()
+        if state["status"] != "running":
+            break
+        time.sleep(0.1)
+    assert (state["status"], state["done"], state["total"]) == ("done", 3, 3)
+    assert client.post("/api/examples/found?layer=features.0&unit=2", json=asked).status_code == 200
+    assert client.post("/api/examples/found?layer=nothing&unit=2", json=asked).status_code == 404

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import numpy as np
 
-from ..attribution import frozen, picture_of, rectified
+from ..attribution import explained, frozen, input_gradient, picture_of, question, rectified
 from ..errors import UsageError
 from ..fields import field_of
 from ..lens import lens
 from ..tracing import trace
-from ..types import LAST, Between, Check, Finding, Input, LayerName, Network, Unit
+from ..types import PREDICTED, Between, Check, Finding, Input, LayerName, Network, Target, Unit
 from ..views import Overlay, Picture
 
 PIXELS, DRAWS = 6, 20
@@ -20,14 +20,15 @@ def deconvnet(
     network: Network,
     image: Input,
     *,
-    layer: LayerName = LAST,
+    layer: LayerName = "",
+    target: Target = PREDICTED,
     unit: Unit | None = None,
     row: Annotated[int, Between(-1, 100000)] = -1,
     column: Annotated[int, Between(-1, 100000)] = -1,
     evidence: bool = True,
     seed: int = 0,
 ) -> Finding:
-    """What in the picture lit one place of one feature map: its value sent back down to the pixels.
+    """What in the picture lit one place of one feature map, or a class: its value sent back down to the pixels.
 
     Down through every layer: transposed convolutions, max-unpooling to the places that had won, and a ReLU on the way
     back (only what is positive passes). All other places of the layer are set to 0. Numbers: "projection" (the
@@ -35,7 +36,8 @@ def deconvnet(
     "place" (unit, row, column), "box" (the receptive field: first row, first column, row and column after the last).
 
     Options:
-        layer: a layer with maps.
+        layer: a layer with maps; without one, the score of a class is sent down.
+        target: the class, by name or number, when there is no layer; without one, what the network says.
         unit: which map, from 0; without one, the map with the highest value.
         row: of the place in the map, from 0; −1 for the strongest.
         column: of the place in the map, from 0; −1 for the strongest.
@@ -51,6 +53,8 @@ def deconvnet(
     >>> int((found.numbers["projection"] != 0).sum()) <= 27
     True
     """
+    if not layer:
+        return _of_class(network, image, target, evidence, seed)
     encoded = network.encode(image)[:1]
     place, value, projection = project(network, encoded, layer, unit, row, column)
     field = field_of(network, layer)
@@ -86,6 +90,23 @@ def deconvnet(
         ),
         tuple(checks),
         f"{name} is {value:.4g}; its field is rows {max(top, 0)} to {bottom - 1}, columns {max(left, 0)} to {right - 1}. {said}".strip(),
+    )  # fmt: skip
+
+
+def _of_class(network: Network, image: object, target: str | int | None, evidence: bool, seed: int) -> Finding:
+    asked = question(network, image, target)
+
+    def projected(of: Network) -> np.ndarray:
+        with rectified(guided=False):
+            return input_gradient(of, asked.encoded, asked.index)[0].cpu().numpy()
+
+    def importance(found: np.ndarray) -> np.ndarray:
+        return np.abs(found).max(0) if found.ndim == 3 else np.abs(found)
+
+    found = projected(network)
+    return explained(
+        network, asked, importance(found), lambda other: importance(projected(other)), name="deconvnet",
+        scale="magnitude", numbers={"projection": found, "value": np.array(asked.score)}, evidence=evidence, seed=seed,
     )  # fmt: skip
 
 

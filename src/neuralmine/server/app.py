@@ -277,7 +277,9 @@ def _see(app: FastAPI) -> None:
         search = examples.of(asked)
         if search is None or search.finding is None:
             raise UsageError("The strongest patches were not searched for yet.", "Begin the search.")
-        return _binary(examples.of_map(search.finding, examples.data_of(asked), layer, unit))
+        return _binary(
+            examples.of_map(search.finding, resolve.network(asked.network), examples.data_of(asked), layer, unit)
+        )
 
 
 def _train(app: FastAPI) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from .. import datasets
 from ..errors import NeuralmineError, UnknownName, UsageError
 from ..lens import look, weights_hash
+from ..lenses.deconvnet import project
 from ..lenses.top_examples import strongest
 from ..stores import runs
-from ..types import Dataset, Finding
+from ..types import Dataset, Finding, Network
 from . import resolve
 from .requests import ExamplesRequest
 
@@ -86,8 +87,9 @@ def _search(search: Search, asked: ExamplesRequest, name: str) -> None:
         search.status, search.message = "failed", f"{type(error).__name__}: {error}"
 
 
-def of_map(finding: Finding, data: Dataset, layer: str, unit: int) -> dict[str, Any]:
-    """The strongest patches of one map: "patches" (each rows × columns × 3), "value", "row", "column", "box", "image".
+def of_map(finding: Finding, network: Network, data: Dataset, layer: str, unit: int) -> dict[str, Any]:
+    """The strongest patches of one map: "patches" (each rows × columns × 3), "projections" of them (what of the patch
+    lit the place, on a grey ground), "value", "row", "column", "box", "image".
 
     Raises UnknownName for a layer that was not searched, UsageError for a map that it does not have.
     """
@@ -99,11 +101,20 @@ def of_map(finding: Finding, data: Dataset, layer: str, unit: int) -> dict[str, 
     if not len(where):
         raise UsageError(f"{layer} has no map {unit}.", "Choose a map that is there.")
     own = {key: numbers[key][where[0]] for key in ("value", "image", "row", "column", "box")}
-    whole = [np.asarray(data.images[int(image)], dtype=np.float32) for image in own["image"]]
-    shown = [picture if picture.shape[-1] == 3 else np.moveaxis(picture, 0, -1) for picture in whole]
-    patches = [
-        p[max(0, top) : bottom, max(0, left) : right]
-        for p, (top, left, bottom, right) in zip(shown, own["box"], strict=True)
-    ]
+    patches, projections = [], []
+    for image, row, column, box in zip(own["image"], own["row"], own["column"], own["box"], strict=True):
+        picture = np.asarray(data.images[int(image)], dtype=np.float32)
+        _, _, projected = project(network, network.encode(picture)[:1], layer, unit, int(row), int(column))
+        seen = slice(max(0, int(box[0])), int(box[2])), slice(max(0, int(box[1])), int(box[3]))
+        patches.append((picture if picture.shape[-1] == 3 else np.moveaxis(picture, 0, -1))[seen])
+        lit = np.moveaxis(projected, 0, -1)[seen]
+        projections.append((0.5 + 0.5 * lit / (np.abs(lit).max() or 1.0)).astype(np.float32))
     names = [data.classes[int(data.labels[int(image)])] for image in own["image"]]
-    return {"patches": patches, "names": names, "pictures": len(data), "source": data.name, **own}
+    return {
+        "patches": patches,
+        "projections": projections,
+        "names": names,
+        "pictures": len(data),
+        "source": data.name,
+        **own,
+    }
