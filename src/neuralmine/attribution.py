@@ -191,13 +191,23 @@ def last_spatial(network: Network) -> tuple[Layer, str]:
         ]
         chosen = norms[-1] if norms else tokens[max(0, len(tokens) - 2)]
         return chosen, "the tokens that the last block reads: behind it only the class token counts"
-    fitting = [m for m in maps if m.shape[1] != len(network.labels) and not m.kind.startswith(_PASSING)]
+    fitting = [
+        m
+        for m in maps
+        if m.shape[1] != len(network.labels) and not m.kind.startswith(_PASSING) and not _handed_out(network, m)
+    ]
     if not fitting:
         raise NetworkError(
             "This network has no layer with maps, so no place in the picture can be read off a layer.",
             "Use saliency, integrated_gradients or occlusion, which need none.",
         )
     return fitting[-1], "the last maps before the classes: the most meaning that still has a place"
+
+
+def _handed_out(network: Network, layer: Layer) -> bool:
+    """Whether a part went on with smaller maps before it put these out: nobody reads them, the scores pass them by."""
+    before = network.layers[network.layers.index(layer) - 1]
+    return before.name.startswith(f"{layer.name}.") and before.shape[2:] != layer.shape[2:]
 
 
 def as_maps(values: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..attribution import as_maps, explained, frozen, last_spatial, question, scores_of
+from ..errors import UsageError
 from ..lens import lens
 from ..tracing import trace
 from ..types import PREDICTED, Finding, Input, Network, Target
@@ -32,8 +33,8 @@ def grad_cam(
         evidence: also measure whether the map depends on the weights and beats random orders.
         seed: of the shuffled weights and the random orders.
 
-    Raises UnknownName for a class or a layer that does not exist, UsageError for a layer without rows and columns,
-    NetworkError for a network that has none at all.
+    Raises UnknownName for a class or a layer that does not exist, UsageError for a layer without rows and columns or
+    one that no score depends on, NetworkError for a network that has none at all.
     Source: Selvaraju and others (2017), "Grad-CAM".
 
     >>> import torch, neuralmine as nm
@@ -76,7 +77,13 @@ def class_maps(network: Network, encoded: Any, layer: str, targets: list[int]) -
 
     with frozen(network):
         output = scores_of(trace(network, encoded, layers=[], output=True, edits={layer: begin}, grad=True).output)
-        (slopes,) = torch.autograd.grad(output[range(len(targets)), targets].sum(), start[0])
+        slopes = None
+        if output.requires_grad:
+            wanted = output[range(len(targets)), targets].sum()
+            (slopes,) = torch.autograd.grad(wanted, start[0], allow_unused=True)
+    if slopes is None:
+        raise UsageError(f"No score depends on what {layer} puts out: it is handed out beside the way.",
+                         "Choose a layer before it, or leave `layer` out.")  # fmt: skip
     maps, slopes = as_maps(start[0].detach()), as_maps(slopes)
     weights = slopes.flatten(2).mean(2)
     return torch.einsum("bc,bchw->bhw", weights, maps), weights
