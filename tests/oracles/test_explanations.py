@@ -42,7 +42,7 @@ def make_transformer(activation):
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8,
         num_labels=5, hidden_act=activation, initializer_range=0.3,
     )  # fmt: skip
-    network = nm.load(Logits(transformers.ViTForImageClassification(config).eval()), shape=(3, 32, 32))
+    network = nm.load(Logits(transformers.ViTForImageClassification(config)).eval(), shape=(3, 32, 32))
     picture = np.random.default_rng(8).uniform(0, 1, (3, 32, 32)).astype(np.float32)
     return Case(network, picture, ("model.vit.embeddings.patch_embeddings.projection",))
 
