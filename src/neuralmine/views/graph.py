@@ -139,41 +139,66 @@ def _placed(
             wide.append(_BAND)
             row.append(passed)
         chains.append([*chain, place[target]])
-    above: list[list[tuple[int, int]]] = [[] for _ in wide]
-    below: list[list[tuple[int, int]]] = [[] for _ in wide]
+    above: list[list[int]] = [[] for _ in wide]
+    below: list[list[int]] = [[] for _ in wide]
     for chain in chains:
         for one, other in pairwise(chain):
-            # What stays straight: chains of boxes, and edges where they pass; an edge's ends may bend.
-            pull = 1 if (one < count) != (other < count) else 8
-            below[one].append((other, pull))
-            above[other].append((one, pull))
+            below[one].append(other)
+            above[other].append(one)
     rows: list[list[int]] = [[] for _ in range(max(row) + 1)]
     for thing, there in enumerate(row):
         rows[there].append(thing)
     x = [0.0] * len(wide)
     for things in rows:
-        _spread(things, wide, x, None)
+        _spread(things, wide, x)
     for sweep in range(12):
-        down = sweep % 2 == 0
-        for things in rows if down else rows[::-1]:
-            near = above if down else below
-            middle = {t: sum(x[o] for o, _ in near[t]) / len(near[t]) if near[t] else x[t] for t in things}
-            things.sort(key=middle.__getitem__)
-            _spread(things, wide, x, None)
-    for sweep in range(40):
-        for things in rows if sweep % 2 == 0 else rows[::-1]:
-            wanted = []
-            for thing in things:
-                near = [*above[thing], *below[thing]]
-                total = sum(pull for _, pull in near)
-                wanted.append(sum(x[o] * pull for o, pull in near) / total if total else x[thing])
-            _spread(things, wide, x, wanted, [8 if thing < count else 1 for thing in things])
+        near, order = (above, rows) if sweep % 2 == 0 else (below, rows[::-1])
+        for things in order:
+            things.sort(key={t: sum(x[o] for o in near[t]) / len(near[t]) if near[t] else x[t] for t in things}.get)  # type: ignore[arg-type]
+            _spread(things, wide, x)
+
+    # What follows one another and nothing else is to stand in one line: boxes, and the bands of one edge. Lines of
+    # boxes are drawn to the boxes that they feed or are fed by, bands to the ends of their edge.
+    fed: list[list[int]] = [[] for _ in wide]
+    feeds: list[list[int]] = [[] for _ in wide]
+    for chain in chains:
+        for one, other in [(chain[0], chain[-1]), *pairwise(chain[1:-1])]:
+            feeds[one].append(other)
+            fed[other].append(one)
+    line = list(range(len(wide)))
+    for things in rows:
+        for thing in things:
+            if len(fed[thing]) == 1 and len(feeds[fed[thing][0]]) == 1:
+                line[thing] = line[fed[thing][0]]
+    members: dict[int, list[int]] = {}
+    for thing, first in enumerate(line):
+        members.setdefault(first, []).append(thing)
+    around = {
+        first: [
+            other
+            for thing in things
+            for other in (fed[thing] + feeds[thing] if thing < count else above[thing] + below[thing])
+            if line[other] != first
+        ]
+        for first, things in members.items()
+    }
+    goal = {first: x[first] for first in members}
+    for turn in range(100):
+        if turn % 4 == 0 and turn < 92:
+            goal = {
+                first: (at + sum(x[o] for o in around[first]) / len(around[first])) / 2 if around[first] else at
+                for first, at in goal.items()
+            }
+        else:  # where a line was pushed aside in one row, the whole of it steps aside
+            goal = {first: max((x[t] for t in members[first]), key=lambda v: abs(v - at)) for first, at in goal.items()}
+        for things in rows:
+            _spread(things, wide, x, [goal[line[t]] for t in things], [1000 if t < count else 1 for t in things])
     points = [(x[i], row[i] * float(_ROW)) for i in range(len(wide))]
     return points[:count], [[points[i] for i in chain] for chain in chains]
 
 
 def _spread(
-    things: list[int], wide: list[float], x: list[float], wanted: list[float] | None, weights: Sequence[float] = ()
+    things: list[int], wide: list[float], x: list[float], wanted: Sequence[float] = (), weights: Sequence[float] = ()
 ) -> None:
     """Put one row, in its order, as near to what is wanted as the widths allow (least squares); else in the middle."""
     if not things:
@@ -181,7 +206,7 @@ def _spread(
     offsets = [0.0]
     for one, other in pairwise(things):
         offsets.append(offsets[-1] + (wide[one] + wide[other]) / 2 + _GAP)
-    if wanted is None:
+    if not wanted:
         for thing, offset in zip(things, offsets, strict=True):
             x[thing] = offset - offsets[-1] / 2
         return
