@@ -1,4 +1,4 @@
-"""The command line: neuralmine networks | layers | lenses | look | train | runs | report | serve."""
+"""The command line: neuralmine networks | layers | lenses | look | train | dream | runs | report | serve."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 
 from ..errors import NeuralmineError, UsageError
+from . import dreaming as _dreaming  # noqa: F401 (adds `neuralmine dream`)
 
 
 def main() -> None:

@@ -72,9 +72,14 @@ def look(
         str, typer.Option(help="A catalogue name, a file, a run's folder, or module:function.")
     ] = "digits",
     given: Annotated[
-        str, typer.Option("--input", help="A text; or an image: DATA:INDEX, or a picture's path.")
-    ] = "digits:0",
-    dataset: Annotated[str, typer.Option("--data", help="A data set's name or path.")] = "digits",
+        str,
+        typer.Option(
+            "--input", help="A text; or an image: DATA:INDEX, a picture's path, or a bundled photo's name (chelsea)."
+        ),
+    ] = "",
+    dataset: Annotated[
+        str, typer.Option("--data", help="A data set's name or path; for photo networks a folder.")
+    ] = "",
     save: Annotated[Path | None, typer.Option("--out", help="Save the finding in this folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -158,28 +163,40 @@ def _image(given: str, network: Any) -> Any:
 
     if network.domain == "tokens":
         return given
+    from .. import pictures
+
+    colour = len(network.shape) == 3 and network.shape[0] == 3
+    given = given or ("chelsea" if colour else "digits:0")
     name, _, index = given.rpartition(":")
     if index.isdigit():
         loaded = datasets.load(name)
         if int(index) >= len(loaded):
             raise UsageError(f"{name} has images 0 to {len(loaded) - 1}, not {index}.", "Choose one of those.")
         return loaded.images[int(index)]
-    from PIL import Image, UnidentifiedImageError
+    if colour and given in datasets.PHOTOS:
+        return pictures.fitted(datasets.photo(given), network.shape[1:])
+    if not Path(given).exists():
+        names = f", or a photo: {', '.join(datasets.PHOTOS)}" if colour else ""
+        raise DataError(f"There is no picture {given}.", f"Write DATA:INDEX (digits:201) or a picture's path{names}.")
+    picture = pictures.opened(given)
+    if colour:
+        return pictures.fitted(picture, network.shape[1:])
+    from PIL import Image
 
-    try:
-        with Image.open(given) as opened:
-            size = network.shape[-1], network.shape[-2] if len(network.shape) > 1 else 1
-            return np.asarray(opened.convert("L").resize(size), dtype=float) / 255
-    except FileNotFoundError:
-        raise DataError(f"There is no picture {given}.", "Write DATA:INDEX (digits:201) or a picture's path.") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{given} cannot be read as a picture: {error}.", "Give a PNG or JPEG.") from None
+    size = network.shape[-1], network.shape[-2] if len(network.shape) > 1 else 1
+    return np.asarray(Image.fromarray(picture).convert("L").resize(size), dtype=float) / 255
 
 
 def _data(name: str, network: Any) -> Any:
     from .. import datasets
 
-    loaded = datasets.load(name)
+    if len(network.shape) == 3 and network.shape[0] == 3:
+        if name and name != "tiles":
+            from ..datasets.stream import stream
+
+            return stream(name, size=network.shape[1:])
+        return datasets.load("tiles", size=network.shape[-1])
+    loaded = datasets.load(name or "digits")
     few = len(network.labels) < len(loaded.classes) and set(network.labels) <= set(loaded.classes)
     return loaded.only(network.labels) if few else loaded
 
