@@ -34,3 +34,15 @@ export const views: ViewData[] = [
   { kind: 'picture', title: 'A sheet', pixels: { values: Float64Array.from([0, 1, 2, 3, 4].flatMap(turned)), shape: [5, pictureRows, pictureColumns, 3] }, names: ['as it is', 'turned by 8', 'turned by 16', 'turned by 24 columns', 'turned by 32'] },
   { kind: 'overlay', title: 'From a finding', pixels: { values: Float64Array.from(picture), shape: [pictureRows, pictureColumns, 3] }, values: { values: Float64Array.from(bumps), shape: [6, 8] }, scale: 'signed', limit: 1 },
 ];
+
+// A made-up net of steps with names from arithmetic: a branch that is joined again, and a skip.
+const steps: [string, string, string][] = [
+  ['', 'input', '3 numbers'], ['scale', 'scale', 'times 2'], ['branch.square', 'branch.square', 'x²'], ['branch.root', 'branch.root', '√x'], ['branch.root_of_the_absolute_value', 'branch.root_of_the_absolute_value', '√|x|'],
+  ['cat 1', 'cat', ''], ['sum', 'sum', 'of all'], ['skip.halve', 'skip.halve', 'x / 2'], ['skip.shift', 'skip.shift', 'x + 1'], ['skip.clip', 'skip.clip', '0 to 1'], ['skip.add 1', 'add', ''], ['output', 'output', 'one number'],
+];
+export const graphNodes = steps.map(([name, label, detail]) => ({ name, label, detail }));
+export const graphEdges = 'scale>branch.square>cat 1 scale>branch.root>branch.root_of_the_absolute_value>cat 1>sum>skip.halve>skip.shift>skip.clip>skip.add 1>output sum>skip.add 1'
+  .split(/ (?=s)/)
+  .flatMap((chain) => chain.split('>').flatMap((to, i, all) => (i ? [[all[i - 1]!, to] as [string, string]] : [])))
+  .concat([['', 'scale']]);
+views.push({ kind: 'graph', title: 'A graph from a finding', nodes: steps, edges: graphEdges, rank: [] });
