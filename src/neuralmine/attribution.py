@@ -56,12 +56,15 @@ def question(network: Network, image: Any, target: str | int | None) -> Question
 
 
 def scores_of(output: Any) -> torch.Tensor:
-    """The network's output as b × classes. Raises NetworkError when it is something else."""
+    """The network's output as b × classes; a single output speaks for the second of two classes, and against the first.
+
+    Raises NetworkError when it is something else.
+    """
     import torch
 
     if not isinstance(output, torch.Tensor) or output.ndim != 2:
         raise NetworkError("This network's output is not one row of scores a picture.", "Load an image classifier.")
-    return output
+    return torch.cat([1 - output, output], 1) if output.shape[1] == 1 else output
 
 
 def class_index(network: Network, scores: torch.Tensor, target: str | int | None) -> int:
