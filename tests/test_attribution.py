@@ -147,9 +147,7 @@ def test_the_finding_carries_the_curves_of_its_own_map(network, picture):
         assert by_name[name].interval == pytest.approx((areas.min(), areas.max()))
         better = area < areas.min() if name == "deletion" else area > areas.max()
         assert by_name[name].passed == better
-        assert (f"{name[:-4]}" != "" and "changes the class no more" in finding.summary) or all(
-            by_name[n].passed for n in ("deletion", "insertion")
-        )
+        assert better or "changes the class no more than places at random" in finding.summary
 
 
 def test_the_order_of_the_cells_is_that_of_their_means():
@@ -194,7 +192,7 @@ def test_grad_cam_passes_and_an_edge_detector_fails(squeezenet):
 
     asked = question(squeezenet, photo, None)
     posing = explained(
-        squeezenet, asked, edges(asked.picture), lambda other: edges(asked.picture), name="edges", scale="magnitude",
+        squeezenet, asked, edges(asked.picture), lambda _: edges(asked.picture), name="edges", scale="magnitude",
         numbers={}, evidence=True,
     )  # fmt: skip
     fails = next(check for check in posing.checks if check.name == "changes with the weights")
@@ -293,11 +291,8 @@ def test_the_network_is_left_as_it_was_even_when_it_breaks(lens, calls, picture)
         nm.look(lens, network, picture, evidence=False, **options)
     except (Breaks, NetworkError):
         broke = True
-    assert (
-        broke == (calls <= 1)
-        if lens not in ("occlusion", "integrated_gradients", "cam")
-        else broke or calls > 3 or calls > 1
-    )
+    if calls in (0, 10**9):
+        assert broke == (calls == 0)
     fuse.left = 10**9
     after = state(module)
     for mine, theirs in zip(before[1], after[1], strict=True):
@@ -309,10 +304,15 @@ def test_the_network_is_left_as_it_was_even_when_it_breaks(lens, calls, picture)
 
 def test_the_rules_for_relu_end_with_the_block():
     inputs = torch.tensor([-1.0, 2.0], requires_grad=True)
-    with pytest.raises(Breaks), attribution.rectified(guided=False) as met:
-        torch.relu(inputs)
-        raise Breaks
-    assert met == [1]
+
+    def broken():
+        with attribution.rectified(guided=False) as met:
+            torch.relu(inputs)
+            assert met == [1]
+            raise Breaks
+
+    with pytest.raises(Breaks):
+        broken()
     (slopes,) = torch.autograd.grad(torch.relu(inputs).sum(), inputs)
     assert slopes.tolist() == [0.0, 1.0]
 
