@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UsageError
-from .view import GOLD, GROUND, INK, View
+from .view import GROUND, INK, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,8 +81,7 @@ class Graph(View):
             most = width // 6
             shown = label if len(label) <= most else f"…{label[1 - most :]}"
             words = f"{shown}\n{detail[:most]}" if detail else shown
-            edge = GOLD if not detail else INK
-            shape = {"boxstyle": "round,pad=0.2", "facecolor": GROUND, "edgecolor": edge, "linewidth": 0.6}
+            shape = {"boxstyle": "round,pad=0.2", "facecolor": GROUND, "edgecolor": INK, "linewidth": 0.6}
             axes.text(x, y, words, ha="center", va="center", fontsize=5.5, color=INK, bbox=shape, linespacing=1.1)
 
 
@@ -191,6 +190,11 @@ def _placed(
             }
         else:  # where a line was pushed aside in one row, the whole of it steps aside
             goal = {first: max((x[t] for t in members[first]), key=lambda v: abs(v - at)) for first, at in goal.items()}
+        if turn == 92:
+            for first, others in around.items():
+                # What is all but in one line with something before it is put in one line with it.
+                lines = (line[other] for other in others if line[other] < first < count)
+                goal[first] = next((goal[o] for o in lines if abs(goal[o] - goal[first]) < _GAP / 2), goal[first])
         for things in rows:
             _spread(things, wide, x, [goal[line[t]] for t in things], [1000 if t < count else 1 for t in things])
     points = [(x[i], row[i] * float(_ROW)) for i in range(len(wide))]
@@ -231,6 +235,4 @@ def _draw_path(axes: Axes, path: list[_Point]) -> None:
         half = (y + to_y) / 2
         points += [(x, half), (to_x, half), (to_x, to_y)]
         codes += [Path.CURVE4] * 3
-    passing = len(path) > 2
-    drawn = PathPatch(Path(points, codes), fill=False, edgecolor=GOLD if passing else INK, linewidth=0.8, alpha=0.8)
-    axes.add_patch(drawn)
+    axes.add_patch(PathPatch(Path(points, codes), fill=False, edgecolor=INK, linewidth=0.8, alpha=0.8))
