@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +14,7 @@ import numpy as np
 from .errors import NetworkError, UnknownName, UsageError
 from .lens import weights_hash
 from .tracing import trace
-from .types import Check, Finding, Layer, Network
+from .types import Check, Finding, Layer, Network, Trace
 from .views import Lines, Overlay
 
 if TYPE_CHECKING:
@@ -38,20 +38,24 @@ class Question:
     label: str
     score: float  # the network's own output for the class: a logit, for most
     probability: float
+    trace: Trace  # of the picture: the layers that `question` was given, and the output
 
 
-def question(network: Network, image: Any, target: str | int | None) -> Question:
+def question(network: Network, image: Any, target: str | int | None, layers: Iterable[str] = ()) -> Question:
     """The picture as the network takes it, and the class that is asked about (None for the one it says).
+
+    `layers` are traced in the same run, for who needs them of the whole picture.
 
     Raises UnknownName for a class that does not exist, NetworkError for a network that names no classes.
     """
     encoded = network.encode(image)[:1]
-    output = trace(network, encoded, layers=[], output=True).output
-    scores = scores_of(output)
+    seen = trace(network, encoded, layers=layers, output=True)
+    scores = scores_of(seen.output)
     index = class_index(network, scores, target)
     said = network.decode(scores)[0]
     return Question(
-        encoded, picture_of(network, encoded), index, said.labels[index], float(scores[0, index]), float(said.scores[index])
+        encoded, picture_of(network, encoded), index, said.labels[index], float(scores[0, index]),
+        float(said.scores[index]), seen,
     )  # fmt: skip
 
 

@@ -54,19 +54,18 @@ def occlusion(
     """
     import torch
 
-    asked = question(network, image, target)
+    watched = _watched(network, layer)
+    asked = question(network, image, target, [watched] if watched else [])
     rows, columns = asked.encoded.shape[-2:]
     window = window or max(1, round(min(rows, columns) / 6))
     stride = stride or max(1, window // 2)
     if window > min(rows, columns):
         raise UsageError(f"A square of {window} does not fit into {rows} × {columns} pixels.", "Make it smaller.")
-    watched = _watched(network, layer)
     tops, lefts = places(rows, window, stride), places(columns, window, stride)
     cover = encoded_colour(network, colour).to(asked.encoded.dtype)
     strongest = 0
     if watched:
-        whole = trace(network, asked.encoded, layers=[watched])[watched].value[0]
-        strongest = int(whole.flatten(1).max(1).values.argmax())
+        strongest = int(asked.trace[watched].value[0].flatten(1).max(1).values.argmax())
 
     def shifted(of: Network, watch: str) -> tuple[torch.Tensor, list[float]]:
         every = [(top, left) for top in tops for left in lefts]
