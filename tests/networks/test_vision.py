@@ -359,3 +359,11 @@ def test_a_photo_that_is_not_here_and_no_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     with pytest.raises(DataError, match=EXTRA):
         nm.datasets.photos()
+
+
+def test_loading_leaves_each_parts_own_mode():
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Dropout())
+    module.train()
+    module[1].eval()
+    nm.load(module, shape=(3, 8, 8))
+    assert [part.training for part in module.modules()] == [True, True, False, True]

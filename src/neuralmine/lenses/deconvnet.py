@@ -131,7 +131,10 @@ def project(
                 f"{layer} has maps 0 to {units - 1} of {rows} × {columns}; map {unit}, row {row}, column {column} is not among them.",
                 "Choose a place that is there.",
             )
-        strongest = divmod(int(maps[0, unit].argmax()), columns)
+        map_ = maps[0, unit].detach()
+        within = torch.full_like(map_, float("-inf"))
+        within[row if row >= 0 else slice(None), column if column >= 0 else slice(None)] = 0
+        strongest = divmod(int((map_ + within).argmax()), columns)  # of what is left open
         place = unit, row if row >= 0 else strongest[0], column if column >= 0 else strongest[1]
         value = maps[0][place]
         (projection,) = torch.autograd.grad(value, inputs, value.detach(), allow_unused=True)

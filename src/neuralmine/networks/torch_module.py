@@ -52,9 +52,10 @@ def network_of(
     example = torch.zeros((1, *wanted), dtype=dtype)
     layers, untraced = describe(module, example)
     with torch.no_grad():
-        was = module.training
+        flags = [(part, part.training) for part in module.modules()]
         output = module.eval()(example)
-        module.train(was)
+        for part, flag in flags:  # each its own: a user may have put a part of a training network into eval mode
+            part.training = flag
     outputs = output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 2 else 0
     names = tuple(labels) if labels is not None else tuple(str(i) for i in range(2 if outputs == 1 else outputs))
     if outputs and len(names) != (2 if outputs == 1 else outputs):

@@ -27,10 +27,12 @@ from ..stores import runs, uploads
 from ..training import Settings
 from ..types import Finding, Network
 from ..wire import frame
-from . import LOOPBACK, examples, jobs, page_folder, resolve
+from . import LOOPBACK, dreams, examples, jobs, page_folder, resolve
 from .requests import (
     ControlRequest,
     DataRequest,
+    DreamOrder,
+    DreamRequest,
     ExamplesRequest,
     LookRequest,
     NetworkRequest,
@@ -58,6 +60,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     _answer(app)
     _see(app)
     _train(app)
+    _dream(app)
     _page(app)
     return app
 
@@ -69,6 +72,7 @@ def _warm_up() -> None:
     torch.set_num_threads(1)  # nets this small lose more than they gain by sharing the work
     asked = NetworkRequest()
     look("confusion", resolve.network(asked), resolve.data(DataRequest(**(_data_of(asked.address) or {}))), shuffles=1)
+    dreams.go_on()
     try:
         look("token_relations", resolve.network(NetworkRequest(address="minilm")), "The Cat Chases Mice")
     except NetworkError:
@@ -330,6 +334,63 @@ def _train(app: FastAPI) -> None:
                 yield f"data: {json.dumps(report)}\n\n" if report else ": waiting\n\n"
 
         return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _dream(app: FastAPI) -> None:
+    @app.get("/api/dreams")
+    def list_dreams() -> list[dict[str, Any]]:
+        """Every dream on this machine, newest first."""
+        return [job.report() for job in dreams.listed()]
+
+    @app.post("/api/dreams")
+    def begin_dream(asked: DreamRequest) -> dict[str, Any]:
+        """Begin a dream, or put it at the end of the queue."""
+        return dreams.begin(asked).report()
+
+    @app.get("/api/dreams/{name}")
+    def show_dream(name: str) -> dict[str, Any]:
+        """How far a dream is."""
+        return dreams.of(name).report()
+
+    @app.post("/api/dreams/{name}/control")
+    def control_dream(name: str, order: DreamOrder) -> dict[str, Any]:
+        """Stop, go on, or climb differently from here."""
+        job = dreams.of(name)
+        dreams.control(job, order.do, order.settings)
+        return job.report()
+
+    @app.delete("/api/dreams/{name}")
+    def discard_dream(name: str) -> dict[str, str]:
+        """Stop a dream and delete it."""
+        dreams.discard(dreams.of(name))
+        return {"discarded": name}
+
+    @app.get("/api/dreams/{name}/events")
+    def dream_events(name: str) -> StreamingResponse:
+        """A dream's reports as they change (server-sent events)."""
+        job = dreams.of(name)
+        lines = (f"data: {json.dumps(report)}\n\n" for report in dreams.updates(job))
+        return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    @app.get("/api/dreams/{name}/frame")
+    def dream_frame(name: str) -> Response:
+        """The layer that is dreamt, as it is now (PNG)."""
+        return Response(
+            dreams.image(dreams.of(name), None), media_type="image/png", headers={"Cache-Control": "no-store"}
+        )
+
+    @app.get("/api/dreams/{name}/layers/{index}")
+    def dream_layer(name: str, index: int) -> Response:
+        """A finished layer; after the last comes the photo (PNG)."""
+        return Response(dreams.image(dreams.of(name), index), media_type="image/png")
+
+    @app.get("/api/dreams/{name}/file/{ending}")
+    def dream_file(name: str, ending: str) -> Response:
+        """The series as gif, webp, mp4, sheet (PNG) or html."""
+        data, kind = dreams.export(dreams.of(name), ending)
+        suffix = "png" if ending == "sheet" else ending
+        headers = {"Content-Disposition": f'attachment; filename="dreams.{suffix}"'}
+        return Response(data, media_type=kind, headers=headers)
 
 
 def _page(app: FastAPI) -> None:

@@ -96,3 +96,21 @@ class ExamplesRequest(Strict):
 
     network: NetworkRequest = NetworkRequest(address="squeezenet")
     folder: str | None = None
+
+
+class DreamRequest(Strict):
+    """A dream: a photo, a network, and its layers ("all", or names with commas); or one unit of a layer, or a class."""
+
+    network: NetworkRequest = NetworkRequest(address="squeezenet")
+    photo: str = "chelsea"
+    layers: str = "all"
+    unit: int | None = None
+    target: str | None = None
+    settings: dict[str, float] = {}
+
+
+class DreamOrder(Strict):
+    """What a dream is told: stop, go on, or climb differently from here."""
+
+    do: Literal["stop", "resume", "change"]
+    settings: dict[str, float] = {}

@@ -1,5 +1,6 @@
 // The Microscope: a photo, a network that looks at it, the stage on screen, and what is open. All of it is in the URL.
 import { Failure, json, latestWins, look, type Finding, type LayerAbout, type NetworkAbout } from '../api';
+import { uploaded } from './photos';
 
 export type Tab = 'layers' | 'where' | 'change' | 'beside' | 'filters';
 const TABS: Tab[] = ['layers', 'where', 'change', 'beside', 'filters'];
@@ -188,13 +189,11 @@ export class Microscope {
   }
   async upload(file: Blob) {
     try {
-      const answer = await fetch('/api/pictures', { method: 'POST', body: file });
-      const said = await answer.json();
-      if (!answer.ok) throw new Failure(said.what, said.hint);
+      const id = await uploaded(file);
       this.restore();
-      [this.photo, this.failure] = [said.id, null];
+      [this.photo, this.failure] = [id, null];
     } catch (error) {
-      this.failure = error instanceof Failure ? error : new Failure('The picture did not reach the server.', 'Is `neuralmine serve` still running?');
+      this.failure = error instanceof Failure ? error : new Failure(String(error), 'Try again.');
     }
   }
   report() {
