@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -133,14 +135,35 @@ def notes_of(path: Path | str) -> dict[str, Any]:
 
 
 def _gif(frames: Sequence[Image.Image], seconds: float, notes: str) -> bytes:
-    buffer = io.BytesIO()
-    # Each picture has its own palette, and none is left out for being like the one before it.
-    first, *rest = [frame.quantize(256) for frame in frames]
-    first.save(
-        buffer, "GIF", save_all=True, append_images=rest, duration=round(seconds * 1000), loop=0, comment=notes,
-        optimize=False, disposal=1,
-    )  # fmt: skip
-    return buffer.getvalue()
+    """Each picture with its own 256 colours. PIL alone would leave out one that is like the one before it."""
+    width, height = frames[0].size
+    parts = [b"GIF89a", struct.pack("<HHBBB", width, height, 0x70, 0, 0)]
+    parts += [b"!\xff\x0bNETSCAPE2.0", _blocks(b"\x01\x00\x00"), b"!\xfe", _blocks(notes.encode("ascii"))]
+    for frame in frames:
+        buffer = io.BytesIO()
+        frame.quantize(256).save(buffer, "GIF", optimize=False, interlace=0)
+        table, pixels = _frame_of(buffer.getvalue())
+        parts += [b"!\xf9", _blocks(struct.pack("<BHB", 4, round(seconds * 100), 0))]
+        parts += [struct.pack("<BHHHHB", 0x2C, 0, 0, width, height, 0x80 | (len(table) // 3).bit_length() - 2)]
+        parts += [table, pixels]
+    return b"".join(parts) + b";"
+
+
+def _frame_of(gif: bytes) -> tuple[bytes, bytes]:
+    """The colours and the packed pixels of a GIF of one picture."""
+    length = 3 * (2 << (gif[10] & 7))
+    table, at = gif[13 : 13 + length], 13 + length
+    while gif[at] == 0x21:  # an extension: its label, then blocks to an empty one
+        at += 2
+        while gif[at]:
+            at += gif[at] + 1
+        at += 1
+    return table, gif[at + 10 : gif.rindex(b";")]
+
+
+def _blocks(data: bytes) -> bytes:
+    """Data in blocks of at most 255 bytes, as a GIF has them, and an empty one at the end."""
+    return b"".join(bytes([len(part)]) + part for part in (data[i : i + 255] for i in range(0, len(data), 255))) + b"\0"
 
 
 def _webp(frames: Sequence[Image.Image], seconds: float, notes: str) -> bytes:
@@ -177,7 +200,7 @@ def _comment(path: Path) -> str:
     done = subprocess.run(command, capture_output=True, check=False)
     lines = done.stdout.decode("utf-8", "replace").split("\n")
     found = next((line for line in lines if line.startswith("comment=")), "")
-    return "".join(c for i, c in enumerate(found) if c != "\\" or (i and found[i - 1] == "\\" and found[i - 2] != "\\"))
+    return re.sub(r"\\(.)", r"\1", found)
 
 
 def _ffmpeg() -> str:

@@ -108,6 +108,7 @@ class Wanted:
     name: str = ""
     stride: tuple[int, int] = (0, 0)  # of the layer's places in pixels; 0 where tiles cannot be laid
     margin: int = 0  # pixels around a tile that its gradient depends on
+    placed: bool = False  # whether the layer's places can be told apart by tile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +158,7 @@ class Dream:
 # ── The photo and what is asked ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def photo_of(network: Network, image: Any) -> tuple[np.ndarray, str]:
+def photo_of(network: Network, image: Any, longest: int = LONGEST) -> tuple[np.ndarray, str]:
     """A photo in its own size as colours × rows × columns, 0..1, with as many colours as the network takes.
 
     Arrays of fractions stay as they are; everything else is opened as 8 bits. Raises DataError for what is no picture,
@@ -179,9 +180,9 @@ def photo_of(network: Network, image: Any) -> tuple[np.ndarray, str]:
         if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[2] > 4:
             image = np.moveaxis(image, 0, -1)
         whole = opened(image) if isinstance(image, np.ndarray) else _whole(image)
-        if max(whole.shape[:2]) > LONGEST:
+        if max(whole.shape[:2]) > longest:
             before = whole.shape[:2]
-            whole = _reduced(whole)
+            whole = _reduced(whole, longest)
             note = "The photo of {1:,} × {0:,} pixels was reduced to {3:,} × {2:,}.".format(*before, *whole.shape[:2])
         picture = np.ascontiguousarray(np.moveaxis(whole, -1, 0), dtype=np.float32)
         picture /= np.float32(255)
@@ -222,35 +223,36 @@ def _whole(source: Any) -> np.ndarray:
         return small
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(bytes(source))
-    image = (
-        source if isinstance(source, Image.Image) else Image.open(Path(source) if isinstance(source, str) else source)
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = ImageOps.exif_transpose(image)
+        try:
+            image = source if isinstance(source, Image.Image) else Image.open(source)
+            image = ImageOps.exif_transpose(image)
+        except (Image.DecompressionBombError, OSError, ValueError):
+            return small  # PIL alone is stricter than `opened`
         image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC)
         if image.mode not in ("RGB", "RGBA", "L", "I;16"):
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         return opened(np.asarray(image))
 
 
-def _reduced(picture: np.ndarray) -> np.ndarray:
+def _reduced(picture: np.ndarray, longest: int) -> np.ndarray:
     from PIL import Image
 
     rows, columns = picture.shape[:2]
-    scale = LONGEST / max(rows, columns)
+    scale = longest / max(rows, columns)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
-def scene_of(network: Network, image: Any, layers: Sequence[str] = ()) -> Scene:
+def scene_of(network: Network, image: Any, layers: Sequence[str] = (), longest: int = LONGEST) -> Scene:
     """The photo before the network, in its own size if the network runs on any as far as these layers ("" its output).
 
     Raises DataError and NetworkError as `photo_of` does.
     """
     import torch
 
-    photo, note = photo_of(network, image)
+    photo, note = photo_of(network, image, longest)
     shape = network.shape if len(network.shape) == 3 else (1, *network.shape)
     dark, bright = (
         torch.as_tensor(network.encode(np.full(network.shape, value, dtype=np.float32)))[0].reshape(shape)[:, :1, :1]
@@ -335,7 +337,9 @@ def _tiled(scene: Scene, wanted: Wanted) -> Wanted:
     if min(stride) < 1:
         # What a place sees is not known: tiles are laid all the same, for memory, and their seams are blurred by jitter.
         return replace(wanted, stride=(1, 1), margin=max(scene.network.shape[1:]))
-    return replace(wanted, stride=(int(stride[0]), int(stride[1])), margin=int(max(seen.size)))
+    return replace(
+        wanted, stride=(int(stride[0]), int(stride[1])), margin=int(max(seen.size)), placed=bool(wanted.layer)
+    )
 
 
 def _is_maps(layer: Layer) -> bool:
@@ -368,38 +372,52 @@ def _values(network: Network, fed: torch.Tensor, layer: str) -> torch.Tensor:
 
 
 def _excited(values: torch.Tensor, wanted: Wanted, layer: Layer | None) -> torch.Tensor:
-    """The objective at each place (or value): its mean is what is climbed."""
+    """The objective at each place (the last two axes, of maps): its mean is what is climbed."""
     if wanted.target is not None:
         return values[:, wanted.target]
     if wanted.guide is not None:
-        return (values[0].flatten(1).T @ wanted.guide.T).max(1).values
+        return (values[0].flatten(1).T @ wanted.guide.T).max(1).values.view(values.shape[2:])
     if wanted.unit is not None and layer is not None:
         return values.select(_axis(layer), wanted.unit)
     return values.square()
 
 
+def _own(
+    each: torch.Tensor, core: Sequence[slice], seen: Sequence[slice], wanted: Wanted, size: Sequence[int]
+) -> torch.Tensor:
+    """The places that belong to the tile, not to its margin; the last tile has all that are left."""
+    if not wanted.placed or all(s.stop - s.start == n for s, n in zip(seen, size, strict=True)):
+        return each
+    rows, columns = (
+        slice((c.start - s.start) // step, None if c.stop == n else (c.stop - s.start) // step)
+        for c, s, step, n in zip(core, seen, wanted.stride, size, strict=True)
+    )
+    return each[..., rows, columns]
+
+
 def gradient_of(scene: Scene, picture: torch.Tensor, wanted: Wanted, tile: int = 512) -> tuple[float, torch.Tensor]:
     """The objective of a picture (colours × rows × columns), and its gradient, tile by tile.
 
-    Each tile sees a margin around it, as wide as what its gradient depends on but at most a quarter of the tile; within
-    that the gradient is the whole picture's own. The objective of several tiles is the mean over all their places.
+    Each tile sees a margin around it, as wide as what its gradient depends on but at most a quarter of the tile; where
+    that is enough, objective and gradient are the whole picture's own. A class is asked of each tile for itself.
     """
     import torch
 
-    network = scene.network
+    network, size = scene.network, picture.shape[1:]
     layer = network.layer(wanted.layer) if wanted.layer else None
     found, total, count = torch.zeros_like(picture), 0.0, 0
     run = _reach(network, wanted.layer)
     with torch.enable_grad():
-        for core, seen in _tiles(picture.shape[1:], wanted, tile):
+        for core, seen in _tiles(size, wanted, tile):
             fed = scene.fed(picture[:, *seen]).requires_grad_()
             (values,) = run(fed)
             each = _excited(values, wanted, layer)
-            value = each.sum()
-            (slopes,) = torch.autograd.grad(value, fed)
-            total, count = total + float(value.detach()), count + each.numel()
+            (slopes,) = torch.autograd.grad(each.sum(), fed)
+            own = _own(each.detach(), core, seen, wanted, size)
+            total, count = total + float(own.sum(dtype=torch.float64)), count + own.numel()
             inside = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(core, seen, strict=True))
             found[:, *core] = (slopes.reshape(len(picture), *(s.stop - s.start for s in seen)) * scene.span)[:, *inside]
+            del values, each, slopes, fed
     return total / count, found.div_(count)
 
 
@@ -409,9 +427,10 @@ def objective_of(scene: Scene, picture: np.ndarray, wanted: Wanted, tile: int = 
 
     layer = scene.network.layer(wanted.layer) if wanted.layer else None
     total, count, whole = 0.0, 0, torch.as_tensor(picture)
-    for _, seen in _tiles(whole.shape[1:], wanted, tile):
+    for core, seen in _tiles(whole.shape[1:], wanted, tile):
         each = _excited(_values(scene.network, scene.fed(whole[:, *seen]), wanted.layer), wanted, layer)
-        total, count = total + float(each.sum()), count + each.numel()
+        own = _own(each, core, seen, wanted, whole.shape[1:])
+        total, count = total + float(own.sum(dtype=torch.float64)), count + own.numel()
     return total / count
 
 
@@ -497,9 +516,12 @@ def climb(
             base = resized(photo, sizes[octave])
             picture = detail.add_(base).clamp_(0, 1)
             del detail
+        good = picture.clone()
         for step in range(done, settings.steps):
-            value, moved = _step(scene, picture, wanted, settings, octave, step)
+            value, moved = _step(scene, picture, good, wanted, settings, octave, step)
             trouble = _trouble(value, moved, wanted)
+            if any(found.stops for found in trouble):
+                picture.copy_(good)  # the last that the network could answer
             yield Frame(octave, len(sizes), step, settings.steps, value, picture, share(octave, step), trouble)
             if any(found.stops for found in trouble):
                 break
@@ -515,9 +537,12 @@ def climb(
 
 
 def _step(
-    scene: Scene, picture: torch.Tensor, wanted: Wanted, settings: Settings, octave: int, step: int
+    scene: Scene, picture: torch.Tensor, good: torch.Tensor, wanted: Wanted, settings: Settings, octave: int, step: int
 ) -> tuple[float, float]:
-    """One step, in place: the objective before it, and the gradient's mean size (the picture stays if it is 0 or NaN)."""
+    """One step, in place: the objective before it, and the gradient's mean size (the picture stays if it is 0 or NaN).
+
+    `good` becomes the picture before the step, if the network could answer it.
+    """
     import torch
 
     # A generator of its own for every step: going on from the middle needs no memory of what was drawn before.
@@ -529,6 +554,7 @@ def _step(
         slopes = blurred(slopes, settings.smooth)
     size = float(slopes.abs().mean())
     if size > 0 and math.isfinite(size) and math.isfinite(value):
+        good.copy_(picture)
         picture.add_(slopes, alpha=settings.strength / 255 / size).clamp_(0, 1)
     return value, size if math.isfinite(value) else math.nan
 
