@@ -18,6 +18,7 @@ from trace_rounds import Variant, compare, network_of, options
 from neuralmine.lenses.grad_cam import class_maps
 
 LAYER = "layer4"
+TO_LAYER = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", LAYER)
 
 
 def weighted(maps: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
@@ -28,9 +29,10 @@ def weighted(maps: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
 @torch.enable_grad()
 def shortest(module: ResNet50, x: torch.Tensor, targets: list[int]) -> torch.Tensor:
     """The least work there is: a graph from the layer on and no earlier."""
+    maps = x
     with torch.no_grad():
-        maps = module.maxpool(module.relu(module.bn1(module.conv1(x))))
-        maps = module.layer4(module.layer3(module.layer2(module.layer1(maps))))
+        for name in TO_LAYER:
+            maps = module.get_submodule(name)(maps)
     maps.requires_grad_()
     scores = module.fc(torch.flatten(module.avgpool(maps), 1))
     (slopes,) = torch.autograd.grad(scores[range(len(targets)), targets].sum(), maps)
