@@ -184,3 +184,49 @@ def test_photos_pictures_and_the_search_for_examples(client, tmp_path):
     assert (state["status"], state["done"], state["total"]) == ("done", 3, 3)
     assert client.post("/api/examples/found?layer=features.0&unit=2", json=asked).status_code == 200
     assert client.post("/api/examples/found?layer=nothing&unit=2", json=asked).status_code == 404
+
+
+def test_a_dream_runs_is_kept_and_can_be_taken_up_again(client):
+    pytest.importorskip("skimage")
+    import io
+
+    from PIL import Image
+
+    from neuralmine.server import dreams
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(buffer, "PNG")
+    photo = client.post("/api/pictures", content=buffer.getvalue()).json()["id"]
+    asked = {"photo": photo, "layers": "features.0,features.3", "settings": {"octaves": 1, "steps": 2, "budget": 0.1}}
+    name = client.post("/api/dreams", json=asked).json()["id"]
+
+    def ended():
+        for _ in range(300):
+            report = client.get(f"/api/dreams/{name}").json()
+            if report["status"] in ("done", "failed", "stopped"):
+                return report
+            time.sleep(0.1)
+        raise AssertionError("the dream did not end")
+
+    report = ended()
+    assert report["status"] == "done", report["message"]
+    for about in report["about"].values():
+        assert about["objective"][1] > about["objective"][0]
+        assert about["change"] == pytest.approx(0.1, rel=1e-3)
+    for ending in ("gif", "webp", "sheet", "html"):
+        assert client.get(f"/api/dreams/{name}/file/{ending}").status_code == 200
+    assert client.get(f"/api/dreams/{name}/file/exe").status_code == 404
+    # A restart in the middle: the server knows nothing, one layer is missing, and nothing says that it ended.
+    dreams.of(name).picture(1).unlink()
+    (dreams.of(name).path / "ended.json").unlink()
+    first = dreams.of(name).picture(0).read_bytes()
+    dreams._jobs.clear()
+    dreams.go_on()
+    assert ended()["done"] == [True, True]
+    assert dreams.of(name).picture(0).read_bytes() == first
+    for settings in ({"steps": 0}, {"octaves": 99}, {"nonsense": 1}):
+        assert client.post("/api/dreams", json={**asked, "settings": settings}).status_code in (404, 422)
+    assert client.post("/api/dreams", json={**asked, "layers": "features.99"}).status_code == 404
+    assert client.get("/api/dreams/../../etc").status_code == 404
+    assert client.delete(f"/api/dreams/{name}").status_code == 200
+    assert client.get(f"/api/dreams/{name}").status_code == 404

@@ -176,7 +176,14 @@ def image(job: Job, index: int | None) -> bytes:
     from PIL import Image
 
     if index is None:
-        shown = job.frame
+        # A frame may be gone by the time it is asked for: then the layer is done, or the next has not begun.
+        shown = (
+            job.frame
+            if job.frame is not None
+            else opened(job.picture(job.layer))
+            if job.picture(job.layer).is_file()
+            else photo(job)
+        )
     elif index == len(job.layers):
         shown = photo(job)
     elif 0 <= index < len(job.layers) and job.picture(index).is_file():
