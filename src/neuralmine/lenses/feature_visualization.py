@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AT_ONCE = 16  # pictures in one pass of the network
+WAKING, STRONGER = 12, 1.5  # steps in which the noise of a unit without gradient is made stronger, and how much a step
 SHUFFLES, NOISES = 3, 5  # of the nulls
 RATES = {"fourier": 0.05, "pixels": 0.05, "maco": 1.0}
 Aim = Literal["channel", "neuron", "class", "direction"]
@@ -239,6 +240,10 @@ def visualize(
         yield step, steps, _shown(now)
         numbers.grad = slope
         climber.step()
+        if step < WAKING and dead.any():
+            # Noise this faint leaves the unit off: a stronger one may not.
+            with torch.no_grad():
+                numbers[torch.as_tensor(dead)] *= STRONGER
     if good is None or first is None:
         raise NetworkError(
             f"What {goal.layers[0] or 'the network'} puts out for the very first picture is not a number.",
