@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from .reporting import render, report
     from .server import serve
     from .stores.findings import load_finding
+    from .stores.recordings import load_recording
     from .studies import study
     from .tracing import trace
     from .training import train
     from .types import Activation, Check, Dataset, Finding, Layer, Network, Prediction, Step, Trace, Verdict
     from .views import View
+    from .watching import watch
 
 _WHERE = {
     "load": "networks", "edited": "networks.edited", "trace": "tracing", "look": "lens",
-    "train": "training", "render": "reporting", "report": "reporting", "serve": "server", "load_finding": "stores.findings", "study": "studies",
+    "train": "training", "render": "reporting", "report": "reporting", "serve": "server", "load_finding": "stores.findings",
+    "load_recording": "stores.recordings", "watch": "watching", "study": "studies",
     **dict.fromkeys(
         ("Activation", "Check", "Dataset", "Finding", "Layer", "Network", "Prediction", "Step", "Trace", "Verdict"), "types"
     ),
@@ -35,7 +38,8 @@ _WHERE = {
 }  # fmt: skip
 __all__ = [
     "Activation", "Check", "Dataset", "Finding", "Layer", "Network", "Prediction", "Step", "Trace", "Verdict", "View",
-    "datasets", "edited", "load", "load_finding", "look", "render", "report", "serve", "study", "trace", "train",
+    "datasets", "edited", "load", "load_finding", "load_recording", "look", "render", "report", "serve", "study", "trace", "train",
+    "watch",
 ]  # fmt: skip
 
 

@@ -227,6 +227,6 @@ def test_a_dream_runs_is_kept_and_can_be_taken_up_again(client):
     for settings in ({"steps": 0}, {"octaves": 99}, {"nonsense": 1}):
         assert client.post("/api/dreams", json={**asked, "settings": settings}).status_code in (404, 422)
     assert client.post("/api/dreams", json={**asked, "layers": "features.99"}).status_code == 404
-    assert client.get("/api/dreams/../../etc").status_code == 404
+    assert client.get("/api/dreams/..%2F..%2Fetc").status_code == 404
     assert client.delete(f"/api/dreams/{name}").status_code == 200
     assert client.get(f"/api/dreams/{name}").status_code == 404
