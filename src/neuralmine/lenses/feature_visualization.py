@@ -19,7 +19,7 @@ from ..views import Lines, Picture
 if TYPE_CHECKING:
     from torch import Tensor
 
-AT_ONCE = 16  # pictures in one pass of the network
+AT_ONCE = 2**17  # pixels in one pass of the network: with more, its maps no longer fit into a processor's cache
 WAKING, STRONGER = 12, 1.5  # steps in which the noise of a unit without gradient is made stronger, and how much a step
 SHUFFLES, NOISES = 3, 5  # of the nulls
 RATES = {"fourier": 0.05, "pixels": 0.05, "maco": 1.0}
@@ -200,7 +200,8 @@ def visualize(
     moves = torch.Generator().manual_seed(seed)
     climber = (torch.optim.NAdam if method == "maco" else torch.optim.Adam)([numbers], lr=lr or RATES[method])
     look = _Look(network, goal, method, shape, transforms)
-    width = max(1, AT_ONCE // (diversity * (images.CROPS if method == "maco" else 1))) * diversity
+    pixels = images.CROPS * rows * columns if method == "maco" else shape[1] * shape[2]
+    width = max(1, AT_ONCE // (diversity * pixels)) * diversity
     chunks = [slice(i, min(i + width, count)) for i in range(0, count, width)]
     objectives, dead, stopped, good = [], np.ones(count, bool), -1, None
     transparency = np.zeros((count, *shape[1:]), np.float32) if method == "maco" else None
@@ -302,8 +303,9 @@ class _Plain:
 
         colours, *size = self.size
         copies, found = len(pictures) // len(self.goal.units), []
-        for i in range(0, len(pictures), AT_ONCE):
-            some = torch.as_tensor(np.moveaxis(pictures[i : i + AT_ONCE, ..., :colours], -1, 1))
+        width = max(1, AT_ONCE // (pictures.shape[1] * pictures.shape[2]))
+        for i in range(0, len(pictures), width):
+            some = torch.as_tensor(np.moveaxis(pictures[i : i + width, ..., :colours], -1, 1))
             (reached,) = self.reach(self.encode(images.resized(some, (size[0], size[1]))))
             which = [k // copies for k in range(i, i + len(some))]
             found.append(self.goal.values(reached, which).cpu().numpy().astype(float))
