@@ -16,6 +16,7 @@ CASES = {
     "table": [views.Table("t", ("a", "b"), (("x", 1.0), (None, 2)), ("sum", 3.0)), views.Table("none", ("a",), ())],
     "picture": [views.Picture("t", RAMP), views.Picture("sheet", np.stack([RAMP, 1 - RAMP]), ("a ramp", "b" * 60)), views.Picture("nameless", np.ones((1, 1, 1, 3), np.float32))],
     "overlay": [views.Overlay("t", RAMP, np.array([[0.0, 4.0], [-1.0, 0.0]]), limit=2.0), views.Overlay("zeros", RAMP, np.zeros((1, 1))), views.Overlay("gold", RAMP, np.ones((4, 6)), "magnitude")],
+    "surface": [views.Surface("t", np.arange(3.0), np.arange(2.0), np.array([[1.0, np.nan, 2.0], [0.0, np.inf, 4.0]]), path=np.zeros((2, 2))), views.Surface("flat", np.arange(2.0), np.arange(2.0), np.ones((2, 2)), mark=None), views.Surface("nothing", np.arange(2.0), np.arange(2.0), np.full((2, 2), np.nan)), views.Surface("bowl", np.linspace(-1, 1, 9), np.linspace(-1, 1, 7), np.linspace(-1, 1, 9) ** 2 + np.linspace(-1, 1, 7)[:, None] ** 2)],
 }  # fmt: skip
 
 
@@ -48,6 +49,9 @@ def test_a_view_can_be_read_drawn_and_sent(view):
     lambda: views.Overlay("t", RAMP, np.full((2, 2), np.nan)), lambda: views.Overlay("t", RAMP, -np.ones((2, 2)), "magnitude"),
     lambda: views.Overlay("t", RAMP, np.ones((2, 2)), "ink"), lambda: views.Overlay("t", RAMP, np.ones((2, 2)), limit=0.0),
     lambda: views.Overlay("t", RAMP[None], np.ones((2, 2))),
+    lambda: views.Surface("t", np.arange(3.0), np.arange(2.0), np.ones((3, 2))), lambda: views.Surface("t", np.zeros(2), np.arange(2.0), np.ones((2, 2))),
+    lambda: views.Surface("t", np.arange(1.0), np.arange(2.0), np.ones((2, 1))), lambda: views.Surface("t", np.arange(2.0), np.arange(2.0), np.ones((2, 2)), mark=(0.0,)),
+    lambda: views.Surface("t", np.arange(2.0), np.arange(2.0), np.ones((2, 2)), path=np.zeros(2)),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(make):
     with pytest.raises(UsageError):

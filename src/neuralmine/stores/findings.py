@@ -14,7 +14,16 @@ from ..types import Check, Finding
 
 _KINDS = {
     view.kind: view
-    for view in (views.Bars, views.Graph, views.Grid, views.Lines, views.Overlay, views.Picture, views.Table)
+    for view in (
+        views.Bars,
+        views.Graph,
+        views.Grid,
+        views.Lines,
+        views.Overlay,
+        views.Picture,
+        views.Surface,
+        views.Table,
+    )
 }
 
 
