@@ -92,6 +92,7 @@ class Surface(View):
         axes.set_ylabel(self.y_label)
         axes.set_xlim(self.x[0], self.x[-1])
         axes.set_ylim(self.y[0], self.y[-1])
+        axes.locator_params(axis="x", nbins=5)
         ramp = LinearSegmentedColormap.from_list("gold", [GROUND, GOLD, INK])
         if finite.any():
             low, high = float(self.z[finite].min()), float(self.z[finite].max())
