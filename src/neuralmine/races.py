@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .errors import UnknownName, UsageError
+from .errors import NeuralmineError, UnknownName, UsageError
 from .losses import mean_loss
 from .training import EXPLODED, ONE_WEIGHT, reseed_dropout
 from .types import Dataset, Network
@@ -342,9 +342,12 @@ class Runner:
                 self.batch_loss = self.slope(index, None if whole else which).item()
                 if math.isfinite(self.batch_loss):
                     self.optimizer.step()
-        except RuntimeError as error:
+        except NeuralmineError:
+            raise
+        except (RuntimeError, ValueError) as error:
             raise UsageError(
-                f"{self.name} cannot train this network: {error}.", "Race with another optimizer."
+                f"{self.name} cannot train this network on {len(which)} images: {error}.",
+                "Race with another optimizer, or another batch.",
             ) from error
         self.out = self.race.trouble(self.batch_loss, self.rate, index)
         return self.out

@@ -136,11 +136,15 @@ def adamw(w, g, state, t):
     return adam(w * (1 - 0.01 * 0.01), g, state, t)
 
 
-FORMULAS = {
-    "gradient_descent": lambda w, g, state, t: w - 0.5 * g,
-    "sgd": lambda w, g, state, t: w - 0.3 * g,
-    **{f.__name__: f for f in (momentum, nesterov, adagrad, rmsprop, adam, adamw)},
-}
+def sgd(w, g, state, t):
+    return w - 0.3 * g
+
+
+def gradient_descent(w, g, state, t):
+    return w - 0.5 * g
+
+
+FORMULAS = {f.__name__: f for f in (gradient_descent, sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw)}
 
 
 @pytest.mark.parametrize("name", list(FORMULAS))
