@@ -189,12 +189,10 @@ def spectrum(change: np.ndarray) -> tuple[float, float, np.ndarray, np.ndarray]:
     rings = np.bincount(which.ravel(), power.ravel(), RINGS)
     angle = np.degrees(np.arctan2(-down, right)) + 90  # of the lines; rows go down, angles go up
     bins = np.rint(angle / (180 / ANGLES)).astype(int) % ANGLES
-    return (
-        float((power * size).sum()),
-        float((rings.argmax() + 0.5) / (2 * RINGS)),
-        rings,
-        np.bincount(bins.ravel(), power.ravel(), ANGLES),
-    )
+    # The corners, finer than any level or upright line can be, would favour the diagonals.
+    lines = np.bincount(bins.ravel(), np.where(size <= 0.5, power, 0).ravel(), ANGLES)
+    strongest = float((rings.argmax() + 0.5) / (2 * RINGS))
+    return float((power * size).sum()), strongest, rings, lines / (lines.sum() or 1.0)
 
 
 def oriented(change: np.ndarray, sd: float = 4.0) -> float:
