@@ -6,12 +6,14 @@ The functions here make the usual ones; tokens of a vision transformer count as 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .attribution import as_maps, scores_of
-from .errors import UsageError
+from .errors import NetworkError, UsageError
 from .tracing import _one_at_a_time, _uncompiled, tensors_of, trace
 from .types import Network
 
@@ -44,7 +46,7 @@ def objective_gradient(network: Network, layer: str, encoded: Tensor, objective:
     return found.detach(), gradient
 
 
-def reach(network: Network, *layers: str) -> Callable[[Tensor], list[Tensor]]:
+def reach(network: Network, *layers: str) -> Reach:
     """A function from an encoded batch to what the layers put out, with the graph that leads there from the batch.
 
     Made once, called for every step: it costs far less than a trace. The network stops after the last of the layers;
@@ -55,81 +57,104 @@ def reach(network: Network, *layers: str) -> Callable[[Tensor], list[Tensor]]:
     >>> [tuple(values.shape) for values in reach(net, "hidden1", "")(torch.zeros(3, 8, 8, dtype=torch.float64))]
     [(3, 16), (3, 10)]
     """
-    import torch
+    return Reach(network, layers)
 
-    for layer in layers:
-        if layer:
-            network.layer(layer)
-    module = network.module
-    parts, weights = list(module.modules()), list(module.parameters())
-    counters = [part for part in parts if part._buffers]
-    wanted = {layer for layer in layers if layer}
-    # Convolutions are up to a third faster with the colours of a pixel side by side; not every network can take that.
-    orders = [torch.channels_last, torch.contiguous_format]
 
-    def run(encoded: Tensor) -> list[Tensor]:
-        with _one_at_a_time, torch.inference_mode(False), torch.enable_grad(), _quiet(parts, weights, counters):
-            for order in tuple(orders) if encoded.ndim == 4 else (torch.contiguous_format,):
-                # A copy: a network whose first step works in place must not write into the caller's picture.
-                found = _caught(module, encoded.clone(memory_format=order), wanted, stop="" not in layers)
-                if found is not None and encoded.ndim == 4:
-                    orders[:] = [order]
-                if found is not None:
-                    break
+class Reach:
+    """What `reach` makes. Inside its `open()` several threads may call it at the same time."""
+
+    def __init__(self, network: Network, layers: tuple[str, ...]) -> None:
+        import torch
+
+        self.network, self.layers = network, layers
+        self.wanted = {network.layer(layer).name for layer in layers if layer}
+        self._parts, self._weights = list(network.module.modules()), list(network.module.parameters())
+        self._counters = [part for part in self._parts if part._buffers]
+        # Convolutions are up to a third faster with the colours of a pixel side by side; not every network can take it.
+        self._orders = [torch.channels_last, torch.contiguous_format]
+        self._call = threading.local()  # what the call in this thread has caught, and how many tensors it has seen
+        self._opened = False
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """The network made ready once for several calls: nobody else may look at it meanwhile."""
+        paths = {address.partition("#")[0] for address in self.wanted}
+        with _one_at_a_time, _quiet(self._parts, self._weights, self._counters):
+            handles = []
+            try:
+                for path in paths:
+                    part = self.network.module.get_submodule(path)
+                    handles.append(part.register_forward_hook(partial(self._after, path)))
+                self._opened = True
+                yield
+            finally:
+                self._opened = False
+                for handle in handles:
+                    handle.remove()
+
+    def __call__(self, encoded: Tensor) -> list[Tensor]:
+        """What each of the layers put out. Raises NetworkError when the network fails, UsageError without a gradient."""
+        if self._opened:
+            found = self._look(encoded)
+            if found is None:
+                raise NetworkError("The network failed, or did not get to the layer.", "Trace it to see where.")
+        else:
+            with self.open():
+                found = self._look(encoded)
         if found is None:
             # What went wrong, and where, a trace says; and should it get there all the same, its values are right.
-            traced = trace(network, encoded, layers=wanted, output="" in layers, grad=True)
-            found = {name: traced[name].value for name in wanted} | {"": traced.output}
-        if "" in layers:
+            traced = trace(self.network, encoded, layers=self.wanted, output="" in self.layers, grad=True)
+            found = {name: traced[name].value for name in self.wanted} | {"": traced.output}
+        if "" in self.layers:
             found[""] = scores_of(found[""])
-        for layer in layers:
+        for layer in self.layers:
             if encoded.requires_grad and not found[layer].requires_grad:
                 raise UsageError(
                     f"No gradient leads from {layer or 'the output'!r} back to the picture: {_why(found[layer])}.",
                     "Choose a layer before it.",
                 )
-        return [found[layer] for layer in layers]
+        return [found[layer] for layer in self.layers]
 
-    return run
+    def _look(self, encoded: Tensor) -> dict[str, Any] | None:
+        """What the layers put out by address, and the output by ""; None when the network did not get there."""
+        import torch
+
+        for order in tuple(self._orders) if encoded.ndim == 4 else (torch.contiguous_format,):
+            found: dict[str, Any] = {}
+            self._call.found, self._call.counts = found, {}
+            try:
+                with torch.inference_mode(False), torch.enable_grad():
+                    # A copy: a network whose first step works in place must not write into the caller's picture.
+                    found[""] = self.network.module(encoded.clone(memory_format=order))
+            except _Stop:
+                pass
+            except Exception:
+                continue
+            finally:
+                self._call.found = None
+            if self.wanted <= found.keys():
+                if encoded.ndim == 4:
+                    self._orders = [order]
+                return found
+        return None
+
+    def _after(self, path: str, part: Any, args: Any, output: Any) -> Any:
+        found = getattr(self._call, "found", None)
+        if found is None:
+            return None  # somebody else's call
+        for tensor in tensors_of(output):
+            k = self._call.counts[path] = self._call.counts.get(path, -1) + 1
+            address = f"{path}#{k}" if k else path
+            if address in self.wanted:
+                found[address] = tensor
+        if "" not in self.layers and len(found) == len(self.wanted):
+            raise _Stop
+        # What is caught must survive a later layer that works in place: that one gets a tensor of its own.
+        return output.clone() if any(output is caught for caught in found.values()) else None
 
 
 class _Stop(BaseException):
     """All that is wanted has been seen."""
-
-
-def _caught(module: Any, fed: Tensor, wanted: set[str], stop: bool) -> dict[str, Any] | None:
-    """What the layers put out by address, and the output by ""; None when the network failed or did not get there."""
-    found: dict[str, Any] = {}
-    counts: dict[str, int] = {}
-    paths = {address.partition("#")[0] for address in wanted}
-    handles = []
-
-    def catcher(path: str) -> Callable[..., Any]:
-        def after(part: Any, args: Any, output: Any) -> Any:
-            for tensor in tensors_of(output):
-                k = counts[path] = counts.get(path, -1) + 1
-                address = f"{path}#{k}" if k else path
-                if address in wanted:
-                    found[address] = tensor
-            if stop and len(found) == len(wanted):
-                raise _Stop
-            # What is caught must survive a later layer that works in place: that one gets a tensor of its own.
-            return output.clone() if any(output is caught for caught in found.values()) else None
-
-        return after
-
-    try:
-        for path in paths:
-            handles.append(module.get_submodule(path).register_forward_hook(catcher(path)))
-        found[""] = module(fed)
-    except _Stop:
-        pass
-    except Exception:
-        return None
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found if wanted <= found.keys() else None
 
 
 @contextmanager

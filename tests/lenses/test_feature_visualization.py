@@ -390,3 +390,30 @@ def test_a_guide_is_fitted_place_by_place():
         for one in values
     ]  # fmt: skip
     np.testing.assert_allclose(dreaming.like(guide)(values).numpy(), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["fourier", "maco"])
+def test_parts_of_a_batch_run_side_by_side_and_come_out_as_they_would_alone(monkeypatch, method):
+    import sys
+
+    net, threads = convolutional(), torch.get_num_threads()
+    options = {"layer": "2", "units": "0,1,2,3,4", "diversity": 2, "steps": 6, "method": method}
+    whole = seen(net, **options)
+    monkeypatch.setattr(sys.modules["neuralmine.lenses.feature_visualization"], "AT_ONCE", 1)
+    try:
+        torch.set_num_threads(1)
+        parts = seen(net, **options)
+        torch.set_num_threads(2)
+        side_by_side, again = seen(net, **options), seen(net, **options)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    for key, value in side_by_side.numbers.items():
+        assert np.array_equal(value, again.numbers[key]), key
+        np.testing.assert_allclose(value, parts.numbers[key], atol=1e-3)
+        np.testing.assert_allclose(value, whole.numbers[key], atol=1e-3)
+    assert not any(part._forward_hooks for part in net.module.modules())
+    walk = visualize(net, layer="2", units="0,1", steps=5)
+    next(walk)
+    walk.close()
+    assert not any(part._forward_hooks for part in net.module.modules())

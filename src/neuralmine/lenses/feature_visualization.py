@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -187,104 +189,136 @@ def visualize(
     import torch
 
     goal = _goal(network, layer, units, objective, diversity)
-    colours, rows, columns = images.size_of(network)
-    shape = (colours, size or rows, size or columns)
-    count = len(goal.units) * diversity
-    picture, start = _made_by(method, shape)
-    with torch.inference_mode(False):
-        # Every unit starts from the same noise, so that it comes out the same in any company.
-        begin = start(diversity, shape, torch.Generator().manual_seed(seed)).repeat(
-            len(goal.units), *(1,) * (4 if method == "fourier" else 3)
-        )
-        numbers = begin.requires_grad_()
-    moves = torch.Generator().manual_seed(seed)
-    climber = (torch.optim.NAdam if method == "maco" else torch.optim.Adam)([numbers], lr=lr or RATES[method])
-    look = _Look(network, goal, method, shape, transforms)
-    pixels = images.CROPS * rows * columns if method == "maco" else shape[1] * shape[2]
-    width = max(1, AT_ONCE // (diversity * pixels)) * diversity
-    chunks = [slice(i, min(i + width, count)) for i in range(0, count, width)]
-    objectives, dead, stopped, good = [], np.ones(count, bool), -1, None
-    transparency = np.zeros((count, *shape[1:]), np.float32) if method == "maco" else None
-    first = None
-    for step in range(steps + 1):
-        state = moves.get_state()
-        shown, values, slopes = [], [], []
-        for chunk in chunks:
-            moves.set_state(state)  # the same moves for all
-            with torch.inference_mode(False), torch.enable_grad():
-                some = numbers[chunk].detach().requires_grad_()
-                pictures = picture(some)
-                which = [i // diversity for i in range(count)[chunk]]
-                value, loss = look(pictures, which, diversity, negative, moves)
-                shown.append(pictures.detach())
-                values.append(value.detach())
-                if step < steps:
-                    wanted = (some, pictures) if transparency is not None else (some,)
-                    found = torch.autograd.grad(loss, wanted)
-                    slopes.append(found[0])
-                    if transparency is not None:
-                        transparency[chunk] += found[1].abs().mean(1).float().numpy()
-        value, now = torch.cat(values), torch.cat(shown)
-        if not bool(torch.isfinite(value).all() and torch.isfinite(now).all()):
-            stopped = step
-            break
-        good = now
-        first = now if first is None else first
-        objectives.append(value.cpu().numpy().astype(float))
-        if step == steps:
-            break
-        slope = torch.cat(slopes)
-        if not bool(torch.isfinite(slope).all()):
-            stopped = step
-            break
-        dead &= ~slope.flatten(1).ne(0).any(1).cpu().numpy()
-        yield step, steps, _shown(now)
-        numbers.grad = slope
-        climber.step()
-        if step < WAKING and dead.any():
-            # Noise this faint leaves the unit off: a stronger one may not.
-            with torch.no_grad():
-                numbers[torch.as_tensor(dead)] *= STRONGER
+    climb = _Climb(network, goal, method, size, diversity, negative, transforms, seed)
+    climber = (torch.optim.NAdam if method == "maco" else torch.optim.Adam)([climb.numbers], lr=lr or RATES[method])
+    objectives, stopped = [], -1
+    first = good = transparency = None
+    dead = torch.ones(climb.count, dtype=torch.bool)
+    with climb.workers() as pool:
+        for step in range(steps + 1):
+            pictures, values, slope, pulls = climb.step(pool, last=step == steps)
+            if not bool(torch.isfinite(values).all() and torch.isfinite(pictures).all()):
+                stopped = step
+                break
+            good = pictures
+            first = pictures if first is None else first
+            objectives.append(values.cpu().numpy().astype(float))
+            if slope is None or not bool(torch.isfinite(slope).all()):
+                stopped = step if step < steps else -1
+                break
+            if pulls is not None:
+                transparency = pulls if transparency is None else transparency + pulls
+            dead &= ~slope.flatten(1).ne(0).any(1).cpu()
+            yield step, steps, _shown(pictures)
+            climb.numbers.grad = slope
+            climber.step()
+            if step < WAKING and dead.any():
+                # Noise this faint leaves the unit off: a stronger one may not.
+                with torch.no_grad():
+                    climb.numbers[dead] *= STRONGER
     if good is None or first is None:
         raise NetworkError(
             f"What {goal.layers[0] or 'the network'} puts out for the very first picture is not a number.",
             "Look at its weights with the lens 'weights', or choose an earlier layer.",
         )
-    if transparency is not None and not np.isfinite(transparency).all():
-        transparency = np.nan_to_num(transparency, posinf=0.0, neginf=0.0)
-    return Made(goal, _shown(good), _shown(first), np.stack(objectives), stopped, dead, transparency)
+    if method == "maco" and transparency is None:
+        transparency = torch.zeros(climb.count, *climb.shape[1:])
+    pulled = None if transparency is None else transparency.cpu().numpy().astype(np.float32)
+    return Made(goal, _shown(good), _shown(first), np.stack(objectives), stopped, dead.numpy(), pulled)
 
 
-class _Look:
-    """From pictures to the objective: moved about, brought to the network's size where it must be, encoded, reached."""
+class _Climb:
+    """The numbers the pictures are made from, and one step: pictures, moves, network, objective, gradient."""
 
-    def __init__(self, network: Network, goal: Goal, method: Method, shape: tuple[int, int, int], moves: bool) -> None:
-        self.goal, self.method, self.shape, self.moves = goal, method, shape, moves
-        self.size = images.size_of(network)[1:]
-        self.encode = images.encoding(network)
-        self.reach = dreaming.reach(network, *goal.layers)
+    def __init__(
+        self, network: Network, goal: Goal, method: Method, size: int, copies: int, negative: bool, moves: bool, seed: int
+    ) -> None:  # fmt: skip
+        import torch
+
+        self.goal, self.method, self.copies, self.negative, self.moves = goal, method, copies, negative, moves
+        colours, *wanted = images.size_of(network)
+        self.size = wanted[0], wanted[1]  # what the network takes
+        self.shape = colours, size or wanted[0], size or wanted[1]  # of a picture
+        self.count = len(goal.units) * copies
+        self.picture, start = _made_by(method, self.shape)
+        with torch.inference_mode(False):
+            # Every unit starts from the same noise, so that it comes out the same in any company.
+            noise = start(copies, self.shape, torch.Generator().manual_seed(seed))
+            self.numbers = torch.cat([noise] * len(goal.units)).requires_grad_()
+        self.draws = torch.Generator().manual_seed(seed)
+        self.encode, self.reach = images.encoding(network), dreaming.reach(network, *goal.layers)
         self.fixed = not _takes_any_size(network, self.encode, self.reach)
+        pixels = images.CROPS * wanted[0] * wanted[1] if method == "maco" else self.shape[1] * self.shape[2]
+        width = max(1, AT_ONCE // (copies * pixels)) * copies
+        self.parts = [range(i, min(i + width, self.count)) for i in range(0, self.count, width)]
 
-    def __call__(
-        self, pictures: Tensor, which: list[int], copies: int, negative: bool, generator: Any
-    ) -> tuple[Tensor, Tensor]:
+    @contextmanager
+    def workers(self) -> Iterator[ThreadPoolExecutor | None]:
+        """Threads for the parts of the batch, one core each: better than all cores for one part after another."""
+        import torch
+
+        count = min(torch.get_num_threads(), len(self.parts))
+        if count < 2:
+            yield None
+            return
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+
+    def step(self, pool: ThreadPoolExecutor | None, last: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Pictures, objectives, the gradient at the numbers, and with MACO its size at each place of the pictures."""
+        import torch
+
+        work = partial(self._part, state=self.draws.get_state(), last=last)
+        if pool is None:
+            found = [work(part) for part in self.parts]
+        else:
+            threads = torch.get_num_threads()
+            with self.reach.open():
+                found = list(pool.map(work, self.parts))
+            torch.set_num_threads(threads)  # a worker's own number is also that of threads to come
+        self.draws.set_state(found[0][0].get_state())
+        pictures, values, slopes, pulls = list(zip(*found, strict=True))[1:]
+        return (
+            torch.cat(pictures),
+            torch.cat(values),
+            None if last else torch.cat(slopes),
+            None if last or self.method != "maco" else torch.cat(pulls),
+        )
+
+    def _part(self, part: range, state: Tensor, last: bool) -> tuple[Any, ...]:
+        """The same for a part of the batch, moved as all others are; first the generator that drew the moves."""
+        import torch
+
+        draws = torch.Generator()
+        draws.set_state(state)
+        with torch.inference_mode(False), torch.enable_grad():
+            numbers = self.numbers[part.start : part.stop].detach().requires_grad_()
+            pictures = self.picture(numbers)
+            values, loss = self._looked(pictures, [i // self.copies for i in part], draws)
+            slope = pull = None
+            if not last:
+                slope, *pulls = torch.autograd.grad(loss, (numbers, pictures)[: 1 + (self.method == "maco")])
+                pull = pulls[0].abs().mean(1) if pulls else None
+        return draws, pictures.detach(), values.detach(), slope, pull
+
+    def _looked(self, pictures: Tensor, which: list[int], draws: Any) -> tuple[Tensor, Tensor]:
         """The objective of each picture, and the one number to go down."""
-        reached = self.reach(self.encode(self.seen(pictures, generator)))
+        reached = self.reach(self.encode(self._moved(pictures, draws)))
         each = len(reached[0]) // len(which)
         values = self.goal.values(reached[0], [i for i in which for _ in range(each)]).view(len(which), each).mean(1)
-        loss = (values if negative else -values).sum()
-        if copies > 1:
-            likeness = _likeness(reached[-1], copies, each)
+        loss = (values if self.negative else -values).sum()
+        if self.copies > 1:
+            likeness = _likeness(reached[-1], self.copies, each)
             # As strong as what is climbed, whatever the scale of the layer.
-            loss = loss + (likeness * values.detach().abs().view(-1, copies).mean(1)).sum() * copies
+            loss = loss + (likeness * values.detach().abs().view(-1, self.copies).sum(1)).sum()
         return values, loss
 
-    def seen(self, pictures: Tensor, generator: Any) -> Tensor:
-        """What the network is shown of the pictures in this step."""
+    def _moved(self, pictures: Tensor, draws: Any) -> Tensor:
+        """What the network is shown of the pictures: moved about, and of its own size where it must be."""
         if self.method == "maco" and self.moves:
-            return images.cropped(pictures, self.size, generator)
+            return images.cropped(pictures, self.size, draws)
         if self.moves:
-            pictures = images.moved(pictures, images.drawn_moves(*self.shape[1:], generator))
+            pictures = images.moved(pictures, images.drawn_moves(*self.shape[1:], draws))
         if self.fixed:
             return images.resized(images.centred(pictures, self.shape[1:]), self.size)
         small = any(have < want for have, want in zip(self.shape[1:], self.size, strict=True))
