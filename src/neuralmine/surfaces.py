@@ -38,12 +38,14 @@ class Plane:
 
     Each direction holds an array for every parameter, named as `named_parameters` does. `path` (steps × 2) are the
     places of a trajectory's weights on it, `explained` the share of the trajectory's variance along each direction.
+    `buffers` are what moves along x besides the weights: the batch norms' statistics on the way to another network.
     """
 
     directions: tuple[Mapping[str, np.ndarray], ...]
     about: str
     path: np.ndarray | None = None
     explained: np.ndarray | None = None
+    buffers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def weights_of(network: Network) -> dict[str, np.ndarray]:
@@ -129,6 +131,7 @@ def trajectory_plane(network: Network, states: Sequence[Mapping[str, Any]], *, d
 def between_plane(network: Network, other: Network, *, dimensions: int = 2, seed: int = 0) -> Plane:
     """x leads from the network (0) straight to the other (1); y is a filter-normalised random direction.
 
+    The statistics of batch norms go along x too, so that 1 is the other network as it is.
     Raises UsageError when the two have not the same parameters.
     """
     weights = weights_of(network)
@@ -137,10 +140,18 @@ def between_plane(network: Network, other: Network, *, dimensions: int = 2, seed
     if more_there := sorted(set(given) - set(weights)):
         raise UsageError(f"The other network also has {more_there[0]!r}.", "Compare networks of the same architecture.")
     across = {name: theirs[name] - weights[name] for name in weights}
+    own = _statistics(network.module)
+    there = _fitting(own, dict(other.module.named_buffers()))
+    buffers = {name: there[name] - own[name] for name in own if not np.array_equal(there[name], own[name])}
     generator = np.random.default_rng(seed)
     more = tuple(random_direction(weights, generator) for _ in range(dimensions - 1))
     named = f"the straight line to {other.name or 'the other network'}"
-    return Plane((across, *more), named + (f"; y filter-normalised random, seed {seed}" if more else ""))
+    named += f"; y filter-normalised random, seed {seed}" if more else ""
+    return Plane((across, *more), named, buffers=buffers)
+
+
+def _statistics(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: b.detach().cpu().double().numpy() for name, b in module.named_buffers() if b.is_floating_point()}
 
 
 def _fitting(weights: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -216,6 +227,7 @@ class Landscape:
                 part.training = flag
         self._chain = _chain_of(network, self.inputs[:8], first)
         self._images = images
+        self._precise = first.dtype == torch.float64
         self._sums: list[torch.Tensor] | None = None
         self._copy: Any = None
 
@@ -230,7 +242,8 @@ class Landscape:
         said = "batched products in float32" if self.batched else "one forward pass a point, in the network's precision"
         norms = sum("BatchNorm" in type(part).__name__ for part in self.network.module.modules())
         if norms:
-            said += f"; the statistics of its {norms} batch norm{'s' if norms > 1 else ''} stay those of the network"
+            where = "go along x" if self.plane.buffers else "stay those of the network"
+            said += f"; the statistics of its {norms} batch norm{'s' if norms > 1 else ''} {where}"
         return said
 
     def at(self, points: Any) -> np.ndarray:
@@ -264,6 +277,9 @@ class Landscape:
             )
             for name, parameter in parameters.items()
         ]
+        own, buffers = _statistics(self.network.module), dict(self._copy.named_buffers())
+        for name, move in self.plane.buffers.items():
+            moves.append((buffers[name], torch.as_tensor(own[name]), [torch.as_tensor(move)], [0]))
         for point in points:
             total = 0.0
             with torch.no_grad():
@@ -303,7 +319,12 @@ class Landscape:
                         for activation in link.after:
                             values = getattr(torch, activation + "_")(values)
                     total += _losses(self.network.loss, values, labels)
-                yield (total / count).numpy()
+                losses = (total / count).numpy()
+                beyond = ~np.isfinite(losses)
+                if beyond.any() and self._precise:  # float32 ran out: the network's own float64 may still hold it
+                    again = points[begin : begin + size][beyond]
+                    losses[beyond] = np.concatenate(list(self._one_by_one(again)))
+                yield losses
 
     def _stacked(self, link: _Link) -> list[tuple[torch.Tensor, tuple[int, ...]] | None]:
         """Of a layer's weight and bias: the network's and each direction's, one a row."""

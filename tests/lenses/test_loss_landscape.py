@@ -312,3 +312,33 @@ def test_a_plane_may_be_one_s_own(net, digits):
     np.testing.assert_allclose(
         Landscape(net, data, plane).at([[-0.1], [0.2]]), by_hand(net, data, plane, [-0.1, 0.2], [0.0])[0], rtol=1e-5
     )
+
+
+def test_the_statistics_of_batch_norms_go_along_to_the_other_network():
+    network, data = seeing()
+    other, _ = seeing()
+    with torch.no_grad():
+        for parameter in other.module.parameters():
+            parameter += 0.3
+        other.module[1].running_mean += 0.5
+        other.module[1].running_var *= 3
+    landscape = Landscape(network, data, between_plane(network, other, dimensions=1))
+    ends = [float(nm.look("loss", item, data).numbers["mean"]) for item in (network, other)]
+    before = weights_hash(network)
+    np.testing.assert_allclose(landscape.at([[0.0], [1.0], [0.0]]), [*ends, ends[0]], rtol=1e-5)
+    assert "go along x" in landscape.about
+    assert weights_hash(network) == before
+
+
+def test_what_float32_cannot_hold_is_worked_out_in_the_network_s_own_precision(digits):
+    network, data = mlp("relu", "squared", "float64"), digits.take(slice(0, 20))
+    with torch.no_grad():
+        network.module.output.sum.weight *= 1e18
+    bare = torch.nn.Sequential(*list(network.module)[:-1], network.module.output.sum)
+    network = nm.load(bare, shape=(8, 8), loss="squared")
+    plane, axis = random_plane(network), np.array([-50.0, 0.0, 50.0])
+    landscape = Landscape(network, data, plane)
+    assert landscape.batched
+    right = by_hand(network, data, plane, axis, axis)
+    assert right.max() > 3.5e38
+    np.testing.assert_allclose(surface(landscape, axis, axis), right, rtol=1e-5)

@@ -70,7 +70,7 @@ def curvature(
             "largest": found.largest,
             "smallest": np.array(found.smallest),
             "residuals": found.residuals,
-            "rate": np.array(2 / top if bends else np.finfo(float).max),
+            "rate": np.array(2 / top if bends else np.inf),
             "history": found.history,
             "products": np.array(found.products),
         },
