@@ -1,16 +1,25 @@
-"""Small networks defined here, built from a plain description."""
+"""Small networks defined here, built from a plain description, and the pieces that larger ones are made of.
+
+Each piece is a file: a builder of a small net, and `arithmetic`, which works one example by hand in numpy, forward and
+backward, and gives every operand and intermediate by name. `d_x` is the slope of the loss with respect to x, where the
+loss is the sum of outputs × upstream.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import NetworkError, UnknownName
 
 if TYPE_CHECKING:
     import torch
 
-NAMES = ("mlp",)
+PIECES = ("convolution", "pooling", "normalisation", "residual", "inception", "recurrent", "attention")
+NAMES = ("mlp", *PIECES)
 
 
 def build(description: Mapping[str, Any]) -> torch.nn.Module:
@@ -20,16 +29,34 @@ def build(description: Mapping[str, Any]) -> torch.nn.Module:
 
     >>> sum(p.numel() for p in build({"name": "mlp", "sizes": [784, 16, 16, 10]}).parameters())
     13002
+    >>> build({"name": "attention", "width": 8, "head": 4, "causal": True}).query
+    Linear(in_features=8, out_features=4, bias=True)
     """
     options = dict(description)
     name = options.pop("name", "mlp")
     if name not in NAMES:
         raise UnknownName("architecture", name, NAMES)
-    from .mlp import mlp
-
     try:
-        return mlp(**options)
+        return getattr(importlib.import_module(f".{name}", __name__), name)(**options)
     except TypeError as error:
         raise NetworkError(
             f"The architecture {name!r} does not take that: {error}.", "See neuralmine.architectures."
         ) from None
+
+
+def arithmetic(
+    name: str, example: Any, weights: Mapping[str, Any], upstream: Any = None, **options: Any
+) -> dict[str, np.ndarray]:
+    """A piece's forward and backward worked by hand on one example: every operand and intermediate, by name.
+
+    `weights` are those of the piece's builder, by the names of its state_dict; `upstream` is the slope of the loss
+    with respect to the output, 1 everywhere when not given; `options` are the builder's.
+    Raises UnknownName for a piece that is not here, UsageError for shapes that do not fit.
+
+    >>> worked = arithmetic("pooling", [[[1, 2], [4, 3]]], {}, kind="max")
+    >>> float(worked["output"][0, 0, 0]), int(worked["switches"][0, 0, 0]), worked["d_input"].tolist()
+    (4.0, 2, [[[0.0, 0.0], [1.0, 0.0]]])
+    """
+    if name not in PIECES:
+        raise UnknownName("piece", name, PIECES)
+    return importlib.import_module(f".{name}", __name__).arithmetic(example, weights, upstream, **options)

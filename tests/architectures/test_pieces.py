@@ -1,0 +1,186 @@
+"""The arithmetic of each piece, worked by hand in numpy, is what torch and its autograd make of the same weights."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import neuralmine as nm
+from neuralmine.architectures import NAMES, PIECES, arithmetic, build
+from neuralmine.architectures.inception import BRANCHES
+from neuralmine.errors import NetworkError, UnknownName, UsageError
+from neuralmine.networks.torch_module import network_of
+
+# piece, the builder's options, the shape of one input (normalisation: of a batch), options of the arithmetic
+CASES = [
+    ("convolution", {"inputs": 2, "outputs": 3}, (2, 6, 7), {}),
+    ("convolution", {"inputs": 1, "outputs": 2, "bias": False, "size": 1}, (1, 3, 3), {}),
+    ("convolution", {"inputs": 2, "outputs": 3, "stride": 2, "padding": 1}, (2, 6, 7), {"stride": 2, "padding": 1}),
+    ("convolution", {"inputs": 4, "outputs": 6, "groups": 2, "stride": 3}, (4, 8, 8), {"groups": 2, "stride": 3}),
+    ("convolution", {"inputs": 3, "outputs": 3, "groups": 3, "padding": 2}, (3, 4, 5), {"groups": 3, "padding": 2}),
+    ("pooling", {"kind": "max"}, (2, 5, 6), {"kind": "max"}),
+    *[
+        ("pooling", options, (2, 6, 7), options)
+        for kind in ("max", "average")
+        for options in ({"kind": kind, "size": 3, "stride": 2, "padding": 1}, {"kind": kind, "size": 2, "stride": 1})
+    ],
+    ("normalisation", {"kind": "batch", "width": 3}, (5, 3), {"kind": "batch"}),
+    ("normalisation", {"kind": "batch", "width": 3, "maps": True}, (4, 3, 2, 5), {"kind": "batch"}),
+    ("normalisation", {"kind": "batch", "width": 3}, (5, 3), {"kind": "batch", "training": False}),
+    ("normalisation", {"kind": "layer", "width": 6}, (3, 6), {"kind": "layer"}),
+    ("normalisation", {"kind": "layer", "width": 6}, (3, 6), {"kind": "layer", "training": False}),
+    ("residual", {"inputs": 2, "outputs": 2}, (2, 5, 4), {}),
+    ("residual", {"inputs": 2, "outputs": 3, "stride": 2}, (2, 6, 5), {"stride": 2}),
+    ("inception", {"inputs": 3, "outputs": 2, "reduced": 2}, (3, 6, 5), {}),
+    ("recurrent", {"kind": "elman"}, (6, 2), {"kind": "elman"}),
+    ("recurrent", {"kind": "gru", "inputs": 3, "hidden": 4}, (6, 3), {"kind": "gru"}),
+    ("recurrent", {"kind": "gru"}, (1, 2), {"kind": "gru"}),
+    ("attention", {"width": 5, "head": 3}, (4, 5), {}),
+    ("attention", {"width": 5, "head": 3, "causal": True}, (4, 5), {"causal": True}),
+]
+
+
+def worked_both_ways(name, built, shape, options, seed=0):
+    """By hand; and torch's module, input, output and upstream after its backward pass."""
+    generator = torch.Generator().manual_seed(seed)
+    module = build({"name": name, **built}).train(options.get("training", True))
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):  # norms too begin at something to be noticed
+            if tensor.is_floating_point() and name == "normalisation":
+                tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.5)
+    weights = {key: value.numpy().copy() for key, value in module.state_dict().items()}
+    x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    output = module(x) if name == "normalisation" else module(x[None])[0]
+    upstream = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    output.backward(upstream)
+    return arithmetic(name, x.detach().numpy(), weights, upstream.numpy(), **options), module, x, output, upstream
+
+
+@pytest.mark.parametrize(("name", "built", "shape", "options"), CASES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_forward_and_every_slope_equal_torch(name, built, shape, options, seed):
+    worked, module, x, output, upstream = worked_both_ways(name, built, shape, options, seed)
+    near = {"rtol": 0, "atol": 1e-10}
+    np.testing.assert_allclose(worked["output"], output.detach().numpy(), **near)
+    np.testing.assert_allclose(worked["d_input"], x.grad.numpy(), **near)
+    for key, parameter in module.named_parameters():
+        np.testing.assert_allclose(worked[f"d_{key}"], parameter.grad.numpy(), err_msg=key, **near)
+    np.testing.assert_array_equal(worked["d_output"], upstream.numpy())
+
+
+def test_every_piece_is_tested_here_and_can_be_traced():
+    assert {case[0] for case in CASES} == set(PIECES)
+    assert set(NAMES) == {"mlp", *PIECES}
+    for name, built, shape, _ in CASES:
+        one = shape[1:] if name == "normalisation" else shape
+        network = network_of(build({"name": name, **built}).double(), shape=one)
+        trace = nm.trace(network, torch.zeros(1, *one, dtype=network_dtype(network)))
+        assert len(trace) > 0
+
+
+def network_dtype(network):
+    first = next(network.module.parameters(), None)
+    return torch.get_default_dtype() if first is None else first.dtype
+
+
+def test_the_intermediates_are_those_a_trace_sees():
+    worked, module, x, _, _ = worked_both_ways("attention", {"causal": True}, (4, 4), {"causal": True})
+    trace = nm.trace(network_of(module, shape=(4, 4)), x.detach()[None])
+    assert trace["attention"].dims == "b q k"
+    for name in ("query", "key", "value", "attention"):
+        np.testing.assert_allclose(worked[name], trace[name].numpy()[0], atol=1e-12)
+    worked, module, x, _, _ = worked_both_ways("residual", {}, (2, 4, 4), {})
+    trace = nm.trace(network_of(module, shape=(2, 4, 4)), x.detach()[None])
+    np.testing.assert_allclose(worked["first.output"], trace["first"].numpy()[0], atol=1e-12)
+    np.testing.assert_allclose(worked["hidden"], trace["first_relu"].numpy()[0], atol=1e-12)
+    np.testing.assert_allclose(worked["d_input_by_block"] + worked["d_total"], x.grad.numpy(), atol=1e-10)
+    worked, module, x, _, _ = worked_both_ways("inception", {}, (2, 4, 4), {})
+    trace = nm.trace(network_of(module, shape=(2, 4, 4)), x.detach()[None])
+    for name in ("one", "three_reduce", "three", "five", "pool", "pool_project"):
+        np.testing.assert_allclose(worked[f"{name}.output"], trace[name].numpy()[0], atol=1e-12)
+    np.testing.assert_allclose(sum(worked[f"d_input_by_{b}"] for b in BRANCHES), x.grad.numpy(), atol=1e-10)
+    worked, module, x, _, _ = worked_both_ways("recurrent", {"kind": "gru"}, (3, 2), {"kind": "gru"})
+    trace = nm.trace(network_of(module, shape=(3, 2)), x.detach()[None])
+    np.testing.assert_allclose(worked["states"][2], trace["cell#1"].numpy()[0], atol=1e-12)
+
+
+def test_windows_are_torch_s_unfolded_patches_and_their_products_add_up():
+    worked, _, x, output, _ = worked_both_ways(*CASES[2])
+    patches = nn.functional.unfold(x.detach()[None], 3, stride=2, padding=1)[0]  # (c y x) × places
+    mine = worked["windows"][0].reshape(-1, patches.shape[0]).T
+    np.testing.assert_array_equal(mine, patches.numpy())
+    bias = output.detach().numpy() - worked["products"].sum((3, 4, 5))
+    np.testing.assert_allclose(bias, np.broadcast_to(bias[:, :1, :1], bias.shape), atol=1e-12)
+
+
+def test_switches_are_torch_s_indices_also_when_values_are_equal():
+    x = torch.randint(3, (2, 6, 7), generator=torch.Generator().manual_seed(0)).double()
+    _, indices = nn.functional.max_pool2d(x[None], 3, 2, 1, return_indices=True)
+    worked = arithmetic("pooling", x.numpy(), {}, kind="max", size=3, stride=2, padding=1)
+    np.testing.assert_array_equal(worked["switches"], indices[0].numpy())
+
+
+def test_running_statistics_move_as_torch_s_do():
+    worked, module, *_ = worked_both_ways("normalisation", {"width": 3, "maps": True}, (4, 3, 2, 5), {})
+    np.testing.assert_allclose(worked["running_mean"], module.normalisation.running_mean.numpy(), atol=1e-12)
+    np.testing.assert_allclose(worked["running_var"], module.normalisation.running_var.numpy(), atol=1e-12)
+    still, *_ = worked_both_ways("normalisation", {"width": 3}, (4, 3), {"training": False})
+    assert "running_mean" not in still
+
+
+def test_slopes_through_mean_and_variance_are_those_of_autograd():
+    x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    mean = x.mean(0).requires_grad_()
+    variance = x.var(0, unbiased=False).requires_grad_()
+    scale, upstream = torch.tensor([0.5, 1.0, 2.0]).double(), torch.arange(15).reshape(5, 3).double()
+    ((x - mean) / (variance + 1e-5).sqrt() * scale).backward(upstream)
+    weights = {"normalisation.weight": scale.numpy(), "normalisation.bias": np.zeros(3)}
+    worked = arithmetic("normalisation", x.numpy(), weights, upstream.numpy())
+    np.testing.assert_allclose(worked["d_mean"][0], mean.grad.numpy(), rtol=1e-10)
+    np.testing.assert_allclose(worked["d_variance"][0], variance.grad.numpy(), rtol=1e-10)
+
+
+def test_a_causal_head_never_looks_ahead():
+    worked, *_ = worked_both_ways("attention", {"causal": True}, (5, 4), {"causal": True})
+    assert (np.triu(worked["attention"], 1) == 0).all()
+    np.testing.assert_allclose(worked["attention"].sum(-1), 1)
+    assert (np.triu(worked["d_scores"], 1) == 0).all()
+
+
+def test_builders_draw_from_their_seed_alone():
+    for name in PIECES:
+        first = build({"name": name}).state_dict()
+        torch.rand(3)
+        again = build({"name": name}).state_dict()
+        assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "weights", "options"),
+    [
+        ("convolution", np.zeros((2, 2)), {"convolution.weight": np.zeros((1, 1, 2, 2))}, {}),
+        ("convolution", np.zeros((2, 4, 4)), {"convolution.weight": np.zeros((1, 1, 2, 2))}, {}),
+        ("convolution", np.zeros((1, 2, 2)), {"convolution.weight": np.zeros((1, 1, 3, 3))}, {}),
+        ("pooling", np.zeros((1, 4, 4)), {}, {"kind": "median"}),
+        ("pooling", np.zeros((1, 4, 4)), {}, {"padding": 2}),
+        ("normalisation", [[1.0]], {"normalisation.weight": [1.0], "normalisation.bias": [0.0]}, {}),
+        ("normalisation", np.zeros((2, 3)), {"normalisation.weight": [1.0], "normalisation.bias": [0.0]}, {}),
+        ("attention", np.zeros((2, 3)), {f"{n}.weight": np.eye(2) for n in ("query", "key", "value")}, {}),
+        ("recurrent", np.zeros((2, 3)), {f"cell.{n}": np.eye(2) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}, {}),
+        ("dropout", [], {}, {}),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(name, value, weights, options):
+    with pytest.raises(UsageError):
+        arithmetic(name, value, weights, **options)
+
+
+def test_an_upstream_of_another_shape_and_unknown_options_are_said():
+    with pytest.raises(UsageError, match="upstream"):
+        arithmetic("pooling", np.zeros((1, 4, 4)), {}, np.zeros((1, 4, 4)))
+    with pytest.raises(UnknownName, match="elman"):
+        build({"name": "recurrent", "kind": "lstm"})
+    with pytest.raises(UsageError, match="groups"):
+        build({"name": "convolution", "inputs": 3, "groups": 2})
+    with pytest.raises(NetworkError, match="does not take"):
+        build({"name": "pooling", "colour": "red"})
