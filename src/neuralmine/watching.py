@@ -21,6 +21,8 @@ from .tracing import trace as traced
 from .types import Activation, Network, Source
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     import torch
     from torch import Tensor
 
@@ -95,6 +97,7 @@ class Watching:
         self._recorded = 0  # the last step whose weights were taken
         self._open = False
         self._failure: NeuralmineError | None = None
+        self._events: FileIO | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._writing: Future[Path] | None = None
 
@@ -106,6 +109,7 @@ class Watching:
         about = {"model": type(self.module).__name__, "every": self.every, "parameters": parameters}
         self.path = recordings.create(about, self._folder, batch)
         recordings.write(self.path, self._taken())
+        self._events = recordings.opened(self.path)
         self._pool = ThreadPoolExecutor(1, "neuralmine-watch")
         self._open = True
         return self
@@ -141,6 +145,8 @@ class Watching:
         if self._pool:
             self._pool.shutdown()
         self._try(self._end, "done" if kind is None else f"{kind.__name__}: {error}")
+        if self._events:
+            self._events.close()
         if self._failure is None:
             return
         if error is None:
@@ -205,12 +211,12 @@ class Watching:
             for index, values in waiting
         ]
         self._metrics = lines[-1]["metrics"]
-        if self.path:
-            recordings.append(self.path, lines)
+        if self._events:
+            recordings.append(self._events, lines)
 
     def _end(self, how: str) -> None:
-        if self.path:
-            recordings.append(self.path, [{"index": self.index, "ended": how}])
+        if self._events:
+            recordings.append(self._events, [{"index": self.index, "ended": how}])
 
     def _try(self, do: Any, *given: Any) -> None:
         """Whatever goes wrong with recording must not stop the training; it is said at the end of the block."""

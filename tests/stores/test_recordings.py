@@ -1,5 +1,6 @@
 """What lies in a recording's folder is what was put there, also when part of it is torn, missing or of somebody else."""
 
+import io
 import json
 import math
 
@@ -60,7 +61,8 @@ def test_steps_come_in_order_of_their_number(folder):
 
 
 def test_a_torn_last_line_is_dropped(folder):
-    recordings.append(folder, [{"index": 1, "metrics": {"loss": 2.0}}, {"index": 2, "metrics": {"acc": 1.0}}])
+    with recordings.opened(folder) as file:
+        recordings.append(file, [{"index": 1, "metrics": {"loss": 2.0}}, {"index": 2, "metrics": {"acc": 1.0}}])
     with (folder / "events.jsonl").open("ab") as file:
         file.write('{"index": 3, "metrics": {"loss": 1.0, "né'.encode()[:-1])
     recording = recordings.load_recording(folder)
@@ -110,3 +112,13 @@ def test_weights_go_only_into_a_model_they_fit(folder):
         recording.network_at(0, torch.nn.Linear(4, 2))
     with pytest.raises(UsageError, match="built as the recorded Linear"):
         recording.network_at(0, torch.nn.Sequential(torch.nn.Linear(3, 2)))
+
+
+def test_a_disk_that_takes_only_a_part_is_full(folder):
+    class Nearly(io.FileIO):
+        def write(self, data):
+            return super().write(data[:7])
+
+    with Nearly(folder / "events.jsonl", "ab") as file, pytest.raises(StoreError, match="No space left"):
+        recordings.append(file, [{"index": 1, "metrics": {}}])
+    assert recordings.load_recording(folder).events == []

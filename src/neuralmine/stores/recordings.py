@@ -11,6 +11,8 @@ A step was recorded if and only if its file is there: nothing else has to agree 
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import time
@@ -192,18 +194,25 @@ def create(about: Mapping[str, Any], folder: Path | str | None = None, batch: Te
     return path
 
 
-def append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+def opened(path: Path) -> io.FileIO:
+    """The events of a recording, to be appended to. Raises StoreError when they cannot be."""
+    try:
+        return (path / "events.jsonl").open("ab", buffering=0)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def append(file: io.FileIO, lines: Iterable[Mapping[str, Any]]) -> None:
     """Add lines to the events: handed to the system at once, so no kill of the process loses them.
 
-    Raises StoreError when the disk is full or the folder is gone.
+    Raises StoreError when the disk is full.
     """
     data = "".join(json.dumps(line) + "\n" for line in lines).encode()
     try:
-        with (path / "events.jsonl").open("ab", buffering=0) as file:
-            if file.write(data) != len(data):
-                raise OSError(28, "No space left on device")
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")  # a nearly full disk takes a part, and says so
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(Path(file.name).parent, error) from error
 
 
 def write(path: Path, taken: Recorded) -> Path:
