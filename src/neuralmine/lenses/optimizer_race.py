@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -69,21 +69,21 @@ def optimizer_race(
     swept: dict[str, dict[float, float]] = {}
     for k in range(seeds):
         race = Race.of(network, data, optimizers, steps, batch, lr, limit, seed + k, start)
-        plain = Race.of(network, data, [PLAIN, _other(race.names)], steps, batch, {}, limit, seed + k, start)
         if k == 0:  # the rates of the first seed are raced with all seeds
             wanted = dict.fromkeys([*race.names, PLAIN])
             rates = dict(race.lr)
             for name in wanted:
                 if name not in rates:
                     rates[name], swept[name] = race.swept(name)
-        race.lr, plain.lr = rates, {PLAIN: rates[PLAIN]}
-        runs.append(_run(race, plain, None if k else steps))
+        race.lr = rates
+        runs.append(_run(race, None if k else steps))
     names, first = race.names, runs[0]
     assert first.plane is not None
     losses = np.stack([run.loss for run in runs])
     plains = np.stack([run.plain for run in runs])
     x = np.arange(steps + 1)
-    rows = tuple(_row(name, i, rates, losses, runs) for i, name in enumerate(names))
+    rows = tuple(_row(name, i, rates, losses, first) for i, name in enumerate(names))
+    spread = ("mean of seeds", "lowest seed", "highest seed") if seeds > 1 else ()
     return Finding(
         {
             "loss": losses[0],
@@ -101,7 +101,7 @@ def optimizer_race(
             Lines("loss on all images, step by step", x, dict(zip(names, losses[0], strict=True)), "steps", "loss"),
             Table(
                 "the race",
-                ("optimizer", "rate", "loss at the start", "loss at the end", "lowest", "images", "fell out"),
+                ("optimizer", "rate", "loss at the start", "loss at the end", "lowest", *spread, "images", "fell out"),
                 rows,
             ),
         ),
@@ -129,11 +129,7 @@ class _Run:
     plane: Plane | None
 
 
-def _other(names: tuple[str, ...]) -> str:
-    return next(name for name in names if name != PLAIN)
-
-
-def _run(race: Race, plain: Race, plane_at: int | None) -> _Run:
+def _run(race: Race, plane_at: int | None) -> _Run:
     loss = np.full((len(race.names), race.count + 1), np.nan)
     images = np.zeros(loss.shape, dtype=np.int64)
     step = None
@@ -155,18 +151,21 @@ def _run(race: Race, plain: Race, plane_at: int | None) -> _Run:
     if PLAIN in race.names:
         return _Run(loss, images, loss[race.names.index(PLAIN)], dict(step.out), plane)
     alone = np.full(race.count + 1, np.nan)
-    plain.names = (PLAIN,)
-    for seen in plain.steps():
+    for seen in replace(race, names=(PLAIN,)).steps():
         alone[seen.index] = seen.losses[PLAIN]
     return _Run(loss, images, alone, dict(step.out), plane)
 
 
-def _row(name: str, i: int, rates: dict[str, float], losses: np.ndarray, runs: list[_Run]) -> tuple:
-    mine = losses[0, i]
+def _row(name: str, i: int, rates: dict[str, float], losses: np.ndarray, first: _Run) -> tuple:
+    mine, ends = losses[0, i], losses[:, i, -1]
     end = mine[np.isfinite(mine)][-1]
+    spread: tuple = ()
+    if len(losses) > 1:  # a mean without those that fell out would flatter it
+        whole = bool(np.isfinite(ends).all())
+        spread = (float(ends.mean()), float(ends.min()), float(ends.max())) if whole else (None, None, None)
     return (
-        name, rates[name], float(mine[0]), float(end), float(np.nanmin(mine)), int(runs[0].images[i, -1]),
-        runs[0].out.get(name, ""),
+        name, rates[name], float(mine[0]), float(end), float(np.nanmin(mine)), *spread, int(first.images[i, -1]),
+        first.out.get(name, ""),
     )  # fmt: skip
 
 
