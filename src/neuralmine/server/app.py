@@ -27,7 +27,7 @@ from ..stores import runs, uploads
 from ..training import Settings
 from ..types import Finding, Network
 from ..wire import frame
-from . import LOOPBACK, dreams, examples, jobs, page_folder, resolve
+from . import LOOPBACK, dreams, examples, jobs, page_folder, races, resolve
 from .requests import (
     ControlRequest,
     DataRequest,
@@ -36,6 +36,8 @@ from .requests import (
     ExamplesRequest,
     LookRequest,
     NetworkRequest,
+    RaceOrder,
+    RaceRequest,
     ReportRequest,
     RunRequest,
 )
@@ -61,6 +63,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     _see(app)
     _train(app)
     _dream(app)
+    _race(app)
     _page(app)
     return app
 
@@ -391,6 +394,40 @@ def _dream(app: FastAPI) -> None:
         suffix = "png" if ending == "sheet" else ending
         headers = {"Content-Disposition": f'attachment; filename="dreams.{suffix}"'}
         return Response(data, media_type=kind, headers=headers)
+
+
+def _race(app: FastAPI) -> None:
+    @app.post("/api/races")
+    def begin_race(asked: RaceRequest) -> dict[str, Any]:
+        """Begin a race of optimizers; one that is running stops."""
+        return races.begin(asked).report()
+
+    @app.get("/api/races/{name}")
+    def show_race(name: str) -> dict[str, Any]:
+        """How far a race is."""
+        return races.of(name).report()
+
+    @app.post("/api/races/{name}/control")
+    def control_race(name: str, order: RaceOrder) -> dict[str, Any]:
+        """Change rates from the next step on, or stop."""
+        race = races.of(name)
+        races.control(race, order.stop, order.rates)
+        return race.report()
+
+    @app.get("/api/races/{name}/events")
+    def race_events(name: str) -> StreamingResponse:
+        """A race's reports as they change (server-sent events)."""
+        race = races.of(name)
+        lines = (f"data: {json.dumps(report)}\n\n" for report in races.updates(race))
+        return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    @app.post("/api/races/{name}/surface")
+    def race_surface(name: str) -> Response:
+        """The loss on the plane of the paths, as fine as it is by now."""
+        step = races.of(name).surface
+        if step is None:
+            raise UsageError("The surface is not there yet.", "It is mapped when the race has ended.")
+        return _binary({"x": step.x, "y": step.y, "loss": step.loss, "done": step.done, "total": step.total})
 
 
 def _page(app: FastAPI) -> None:

@@ -114,3 +114,24 @@ class DreamOrder(Strict):
 
     do: Literal["stop", "resume", "change"]
     settings: dict[str, float] = {}
+
+
+class RaceRequest(Strict):
+    """Optimizers raced from one start on the same batches; an empty rate is swept."""
+
+    network: NetworkRequest = NetworkRequest()
+    data: DataRequest = DataRequest(part="train")
+    optimizers: str = "sgd,momentum,adam,lbfgs"
+    steps: int = Field(default=60, ge=2, le=2000)
+    batch: int = Field(default=32, ge=1, le=10000)
+    lr: str = ""
+    limit: int = Field(default=0, ge=0)
+    start: Literal["own", "random"] = "random"
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+
+class RaceOrder(Strict):
+    """What a race is told: other rates from the next step on, or to stop."""
+
+    stop: bool = False
+    rates: dict[str, float] = {}
