@@ -22,7 +22,7 @@ def occlusion(
     stride: Annotated[int, Between(0, 100000)] = 0,
     colour: Literal["mean", "black", "grey", "white"] = "mean",
     layer: str = "",
-    batch: Annotated[int, Between(1, 1024)] = 16,
+    batch: Annotated[int, Between(1, 1024)] = 8,
     evidence: bool = True,
     seed: int = 0,
 ) -> Finding:
