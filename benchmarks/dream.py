@@ -25,7 +25,7 @@ import torch
 import neuralmine as nm
 from neuralmine.errors import NeuralmineError
 from neuralmine.networks.vision import load_vision
-from neuralmine.octaves import Settings, climb, ladder, octave_sizes, scene_of, series_steps, wanted_of
+from neuralmine.octaves import Settings, climb, ladder, octave_sizes, resized, scene_of, series_steps, wanted_of
 
 
 def network_of() -> Any:
@@ -45,10 +45,9 @@ def photo_of(rows: int, columns: int) -> np.ndarray:
     return ((whole / 8 + 0.5).clip(0, 1) * 255).astype(np.uint8)
 
 
-def passes(module: torch.nn.Sequential, layer: str, sizes: list[tuple[int, int]], steps: int) -> float:
+def passes(module: torch.nn.Sequential, layer: str, inputs: list[torch.Tensor], steps: int) -> float:
     """Seconds of the forward and backward passes alone, as far as one of `features`."""
     part = module[: int(layer.rsplit(".", 1)[1]) + 1]
-    inputs = [torch.randn(1, 3, *size) * 60 for size in sizes]
     begin = time.perf_counter()
     for fed in inputs:
         for _ in range(steps):
@@ -74,12 +73,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak", type=int, nargs=3, metavar=("ROWS", "COLUMNS", "STEPS"))
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     if given.peak:
         peak(*given.peak)
         return
-    torch.set_num_threads(2)
     rounds, steps, size = (1, 2, (96, 128)) if given.quick else (given.rounds, 5, (240, 320))
     network, picture = network_of(), photo_of(*size)
     rungs = [layer.name for layer in ladder(network)]
@@ -96,7 +96,9 @@ def main() -> None:
             for _ in climb(scene, wanted, settings):
                 pass
             mine = time.perf_counter() - begin
-            plain = passes(module.features, name, octave_sizes(scene, wanted, settings)[0], steps)
+            sizes = octave_sizes(scene, wanted, settings)[0]
+            inputs = [scene.fed(resized(torch.as_tensor(scene.photo), size)) for size in sizes]
+            plain = passes(module.features, name, inputs, steps)
             if turn:  # the first round warms up
                 ours[name].append(mine)
                 floor[name].append(plain)
@@ -105,7 +107,7 @@ def main() -> None:
     ]  # each round's own ratio: the machine is shared
     ratio = statistics.median(mine / plain for mine, plain in totals)
     tall, wide = (300, 400) if given.quick else (3000, 4000)
-    child = [sys.executable, __file__, "--peak", str(tall), str(wide), "2"]
+    child = [sys.executable, __file__, "--peak", str(tall), str(wide), "2", "--threads", str(given.threads)]
     before, after, seconds = json.loads(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
     print(
         json.dumps(
