@@ -10,7 +10,6 @@ from neuralmine.studies import names, study
 from neuralmine.studies.edges import best_match, gabors, phases_shuffled
 from neuralmine.studies.loops import rings
 
-
 done = functools.cache(study)  # some take ten seconds
 
 

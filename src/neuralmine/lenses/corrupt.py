@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ..codes import codes_of, picture_for
+from ..codes import cosine as alike
 from ..lens import lens
-from ..tracing import trace
-from ..types import Between, Check, Finding, Input, Network, Prediction
+from ..types import Between, Check, Finding, Input, Network
 from ..views import Lines, Picture
 
 _UNITS = {"blur": "sd in pixels", "darkness": "gamma", "noise": "sd"}
@@ -51,22 +51,22 @@ def corrupt(
     >>> nm.look("corrupt", nm.load("digits"), picture, kind="noise", steps=4).numbers["cosine"].shape
     (4, 7)
     """
-    picture = _picture(network, image)
+    picture = picture_for(network, image)
     generator = np.random.default_rng(seed)
     noise = generator.standard_normal(picture.shape)
     severities = np.linspace(0, severity, steps)
     pictures = np.stack([damaged(picture, kind, amount, noise) for amount in severities])
-    clean, said = _codes(network, picture)
+    clean, said = codes_of(network, picture)
     names = list(clean)
     cosine, probability = np.zeros((steps, len(names))), np.zeros(steps)
     for step, one in enumerate(pictures):
-        codes, answer = _codes(network, one)
-        cosine[step] = [_cosine(clean[name], codes[name]) for name in names]
+        codes, answer = codes_of(network, one)
+        cosine[step] = [alike(clean[name], codes[name]) for name in names]
         probability[step] = answer.scores[said.index]
     flat, null = picture.reshape(len(picture), -1), np.zeros((shuffles, len(names)))
     for shuffle in range(shuffles):
-        codes, _ = _codes(network, flat[:, generator.permutation(flat.shape[1])].reshape(picture.shape))
-        null[shuffle] = [_cosine(clean[name], codes[name]) for name in names]
+        codes, _ = codes_of(network, flat[:, generator.permutation(flat.shape[1])].reshape(picture.shape))
+        null[shuffle] = [alike(clean[name], codes[name]) for name in names]
     chance, room = null.mean(0), 1 - null.mean(0)
     kept = np.maximum(np.divide(cosine - chance, room, out=cosine.copy(), where=room > 1e-6), 0)
     amounts = np.array([amount_of(kind, value, picture.shape) for value in severities])
@@ -159,48 +159,3 @@ def damaged(picture: np.ndarray, kind: str, severity: float, noise: np.ndarray) 
     if kind == "blur":
         return np.clip(ndimage.gaussian_filter(picture, (0, amount, amount)), 0, 1)
     return picture**amount if kind == "darkness" else np.clip(picture + amount * noise, 0, 1)
-
-
-def _picture(network: Network, image: Any) -> np.ndarray:
-    """The input as colours × rows × columns from 0 to 1: an array of the network's size as it is, else fitted to it."""
-    shape = network.shape if len(network.shape) == 3 else (1, *network.shape)
-    numeric = isinstance(image, (np.ndarray, list, tuple)) or hasattr(image, "detach")
-    array = np.asarray(image) if numeric else np.empty(0)
-    if array.dtype.kind in "fiub" and array.size == int(np.prod(shape)):
-        array = array.astype(np.float64) / (255 if array.dtype == np.uint8 and array.max() > 1 else 1)
-        if array.shape[-3:] == (*shape[1:], shape[0]) and array.shape[-3:] != shape:
-            array = np.moveaxis(array.reshape(*shape[1:], shape[0]), -1, 0)
-        picture = array.reshape(shape)
-    else:
-        from ..pictures import fitted, opened
-
-        picture = np.asarray(fitted(opened(image), (shape[1], shape[2])), dtype=np.float64)
-        picture = picture.mean(0, keepdims=True) if shape[0] == 1 and len(picture) == 3 else picture
-        if picture.shape != shape:
-            raise DataError(f"This picture has shape {picture.shape}; the network takes {shape}.", "Give it that size.")
-    if not (picture.min() >= 0 and picture.max() <= 1):
-        raise DataError(
-            f"The picture's values go from {picture.min():g} to {picture.max():g}; they must lie from 0 to 1.",
-            "Divide 0 … 255 by 255.",
-        )
-    return picture
-
-
-def _codes(network: Network, picture: np.ndarray) -> tuple[dict[str, np.ndarray], Prediction]:
-    """What each layer of numbers puts out for one picture, in a row, and what the network says."""
-    seen = trace(network, picture.reshape(network.shape).astype(np.float32))
-    values = {name: activation.value for name, activation in seen.items()}
-    codes = {
-        name: value.detach().flatten().cpu().numpy()
-        for name, value in values.items()
-        if value.is_floating_point() and value.ndim and len(value) == 1
-    }
-    return codes, seen.prediction
-
-
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
-    if np.array_equal(one, other):
-        return 1.0
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(np.clip(one @ other / lengths, -1, 1)) if lengths else 0.0

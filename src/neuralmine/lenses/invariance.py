@@ -4,10 +4,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ..errors import DataError, UsageError
+from ..codes import codes_of, picture_for
+from ..codes import cosine as alike
+from ..errors import UsageError
 from ..lens import lens
-from ..tracing import trace
-from ..types import Between, Check, Finding, Input, Network, Prediction
+from ..types import Between, Check, Finding, Input, Network
 from ..views import Grid, Lines
 
 
@@ -46,21 +47,21 @@ def invariance(
     >>> nm.look("invariance", nm.load("digits"), picture, kind="rotation", steps=4).numbers["cosine"].shape
     (7, 4)
     """
-    picture = _picture(network, image)
+    picture = picture_for(network, image)
     amounts = _amounts(kind, steps, most, picture.shape[-1])
     pictures = np.stack([moved(picture, kind, amount) for amount in amounts])
-    clean, said = _codes(network, picture)
+    clean, said = codes_of(network, picture)
     cosine, probability = np.zeros((len(clean), len(amounts))), np.zeros(len(amounts))
     for step, one in enumerate(pictures):
-        codes, answer = _codes(network, one)
-        cosine[:, step] = [_cosine(clean[name], codes[name]) for name in clean]
+        codes, answer = codes_of(network, one)
+        cosine[:, step] = [alike(clean[name], codes[name]) for name in clean]
         probability[step] = answer.scores[said.index]
     generator = np.random.default_rng(seed)
     flat, null = picture.reshape(len(picture), -1), np.zeros((len(clean), shuffles))
     for shuffle in range(shuffles):
         shuffled = flat[:, generator.permutation(flat.shape[1])].reshape(picture.shape)
-        codes, _ = _codes(network, shuffled)
-        null[:, shuffle] = [_cosine(clean[name], codes[name]) for name in clean]
+        codes, _ = codes_of(network, shuffled)
+        null[:, shuffle] = [alike(clean[name], codes[name]) for name in clean]
     names = list(clean)
     shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), 8)).round().astype(int))
     rows = np.unique(np.linspace(0, len(names) - 1, min(len(names), 24)).round().astype(int))
@@ -156,48 +157,3 @@ def _amounts(kind: str, steps: int, most: float | None, width: int) -> np.ndarra
         raise UsageError(f"A turn by {last:g} degrees is more than a whole one.", "Give most=360 or less.")
     amounts = np.linspace(first, last, steps)
     return np.unique(amounts.round()) if kind == "shift" else amounts
-
-
-def _picture(network: Network, image: Any) -> np.ndarray:
-    """The input as colours × rows × columns from 0 to 1: an array of the network's size as it is, else fitted to it."""
-    shape = network.shape if len(network.shape) == 3 else (1, *network.shape)
-    numeric = isinstance(image, (np.ndarray, list, tuple)) or hasattr(image, "detach")
-    array = np.asarray(image) if numeric else np.empty(0)
-    if array.dtype.kind in "fiub" and array.size == int(np.prod(shape)):
-        array = array.astype(np.float64) / (255 if array.dtype == np.uint8 and array.max() > 1 else 1)
-        if array.shape[-3:] == (*shape[1:], shape[0]) and array.shape[-3:] != shape:
-            array = np.moveaxis(array.reshape(*shape[1:], shape[0]), -1, 0)
-        picture = array.reshape(shape)
-    else:
-        from ..pictures import fitted, opened
-
-        picture = np.asarray(fitted(opened(image), (shape[1], shape[2])), dtype=np.float64)
-        picture = picture.mean(0, keepdims=True) if shape[0] == 1 and len(picture) == 3 else picture
-        if picture.shape != shape:
-            raise DataError(f"This picture has shape {picture.shape}; the network takes {shape}.", "Give it that size.")
-    if not (picture.min() >= 0 and picture.max() <= 1):
-        raise DataError(
-            f"The picture's values go from {picture.min():g} to {picture.max():g}; they must lie from 0 to 1.",
-            "Divide 0 … 255 by 255.",
-        )
-    return picture
-
-
-def _codes(network: Network, picture: np.ndarray) -> tuple[dict[str, np.ndarray], Prediction]:
-    """What each layer of numbers puts out for one picture, in a row, and what the network says."""
-    seen = trace(network, picture.reshape(network.shape).astype(np.float32))
-    values = {name: activation.value for name, activation in seen.items()}
-    codes = {
-        name: value.detach().flatten().cpu().numpy()
-        for name, value in values.items()
-        if value.is_floating_point() and value.ndim and len(value) == 1
-    }
-    return codes, seen.prediction
-
-
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
-    if np.array_equal(one, other):
-        return 1.0
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(np.clip(one @ other / lengths, -1, 1)) if lengths else 0.0
