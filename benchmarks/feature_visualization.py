@@ -1,9 +1,10 @@
-"""One step of feature visualisation at 224 px, half-way up a SqueezeNet 1.1 and a ResNet-50.
+"""One step of feature visualisation, half-way up a SqueezeNet 1.1 (227 px) and a ResNet-50 (224 px).
 
 Ours is a whole step: the picture from its Fourier spectrum, colours, moves, the network to the layer and back, Adam.
 The floor is the truncated network alone, forward and backward with frozen parameters, on the very shapes that ours
-feeds it (the moves make them 248 to 274 px). Target: ≤ 1.25 of the floor; 16 units in one batch ≤ 0.75 of sixteen
-single runs. Lucent, where it is installed (with torchvision, which it imports), does the same step its own way.
+feeds it (the moves make them 248 to 277 px). Target: ≤ 1.25 of the floor; 16 units in one batch ≤ 0.75 of sixteen
+single runs. Lucent 0.1.8 cannot be measured beside it: it imports torchvision, and asks kornia for what kornia no
+longer has; "hook, whole network" is what its step costs without its picture and moves.
 One line of JSON; `--quick` runs a small version.
 """
 
@@ -14,7 +15,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -58,31 +58,26 @@ def floor(part: nn.Module, x: torch.Tensor) -> Any:
     return torch.autograd.grad(part(x)[:, UNIT].mean(), x)
 
 
-def lucent_step(network: Any, layer: str, size: int) -> Callable[[], Any] | None:
-    """One step as lucent's render_vis does it, with its picture and transforms; None when it cannot be imported."""
+def whole(module: nn.Module, layer: str, x: torch.Tensor) -> Any:
+    """What a hook on the layer costs: all of the network forward, and gradients for the weights too."""
+    found: list[torch.Tensor] = []
+    handle = module.get_submodule(layer).register_forward_hook(lambda _, __, output: found.append(output))
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
     try:
-        from lucent.optvis import objectives, param, render, transform
-    except Exception:
-        return None
-    module = network.module
-    parameters, picture = param.image(size)
-    climber = torch.optim.Adam(parameters, lr=0.05)
-    hook = render.hook_model(module, picture)
-    hook = hook if callable(hook) else hook.__enter__()
-    objective = objectives.as_objective(objectives.channel(layer.replace(".", "_"), UNIT))
-    moves = transform.compose([*transform.standard_transforms, transform.normalize()])
-
-    def step() -> None:
-        climber.zero_grad()
-        with suppress(RuntimeError):
-            module(moves(picture()))
-        objective(hook).backward()
-        climber.step()
-
-    return step
+        x = x.detach().requires_grad_()
+        module(x)
+        found[0][:, UNIT].mean().backward()
+    finally:
+        handle.remove()
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+    return x.grad
 
 
-def measured(name: str, network: Any, layer: str, part: nn.Module, size: int, rounds: int) -> dict[str, Any]:
+def measured(name: str, network: Any, layer: str, part: nn.Module, rounds: int) -> dict[str, Any]:
+    size = network.shape[-1]  # a smaller picture would be brought to this size, and the shapes be others
     for parameter in part.parameters():
         parameter.requires_grad_(False)
 
@@ -92,10 +87,7 @@ def measured(name: str, network: Any, layer: str, part: nn.Module, size: int, ro
     ours, many = walk(str(UNIT)), walk(",".join(map(str, range(16))))
     singles = [walk(str(unit)) for unit in range(16)]
     inputs = [torch.randn(1, 3, *shape) for shape in shapes(size, 10 * rounds + 20)]
-    peer = lucent_step(network, layer, size)
-    times: dict[str, list[float]] = {"floor": [], "ours": [], "floor channels_last": []}
-    if peer:
-        times["lucent"] = []
+    times: dict[str, list[float]] = {"floor": [], "ours": [], "floor channels_last": [], "hook, whole network": []}
 
     def timed(name: str, work: Callable[[], Any]) -> None:
         begin = time.perf_counter()
@@ -111,8 +103,8 @@ def measured(name: str, network: Any, layer: str, part: nn.Module, size: int, ro
         timed("ours", lambda: next(ours))
         x = x.contiguous(memory_format=torch.channels_last)
         timed("floor channels_last", lambda: floor(part, x))  # noqa: B023
-        if peer:
-            timed("lucent", peer)
+        if step <= 5:
+            timed("hook, whole network", lambda: whole(network.module, layer, inputs[step]))  # noqa: B023
     batched: dict[str, list[float]] = {"one batch": [], "sixteen runs": []}
     for one in (many, *singles):
         next(one)
@@ -126,7 +118,7 @@ def measured(name: str, network: Any, layer: str, part: nn.Module, size: int, ro
         batched["sixteen runs"].append(time.perf_counter() - middle)
 
     def ratio(a: list[float], b: list[float]) -> float:
-        return round(statistics.median(x / y for x, y in zip(a, b, strict=True)), 3)
+        return round(statistics.median(x / y for x, y in zip(a, b, strict=False)), 3)
 
     for parameter in part.parameters():
         parameter.requires_grad_(True)
@@ -139,7 +131,6 @@ def measured(name: str, network: Any, layer: str, part: nn.Module, size: int, ro
             "step ≤ 1.25": ratio(times["ours"], times["floor"]) <= 1.25,
             "batch ≤ 0.75": ratio(batched["one batch"], batched["sixteen runs"]) <= 0.75,
         },
-        "peer": "lucent" if peer else "lucent is not installed (it needs torchvision)",
     }
 
 
@@ -151,7 +142,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     size, rounds = (64, 3) if given.quick else (224, given.rounds)
-    found = [measured(*one, size, rounds) for one in networks(size)]
+    found = [measured(*one, rounds) for one in networks(size)]
     print(json.dumps({"benchmark": f"feature visualisation, one step at {size} px", "threads": given.threads, "rounds": rounds, "work": found}, ensure_ascii=False))  # fmt: skip
 
 
