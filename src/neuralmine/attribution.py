@@ -49,8 +49,12 @@ def question(network: Network, image: Any, target: str | int | None, layers: Ite
     Raises UnknownName for a class that does not exist, NetworkError for a network that names no classes.
     """
     encoded = network.encode(image)[:1]
-    seen = trace(network, encoded, layers=layers, output=True)
-    scores = scores_of(seen.output)
+    return asked_about(network, encoded, target, trace(network, encoded, layers=layers, output=True))
+
+
+def asked_about(network: Network, encoded: torch.Tensor, target: str | int | None, seen: Trace) -> Question:
+    """The question, where the picture has been traced already: it is the first of the batch that was `seen`."""
+    scores = scores_of(seen.output)[:1]
     index = class_index(network, scores, target)
     said = network.decode(scores)[0]
     return Question(

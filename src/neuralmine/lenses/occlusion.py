@@ -1,15 +1,20 @@
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
-from ..attribution import encoded_colour, explained, last_spatial, question, scores_of
+from ..attribution import asked_about, encoded_colour, explained, last_spatial, scores_of
 from ..errors import NetworkError, UsageError
 from ..lens import lens
 from ..tracing import trace
-from ..types import PREDICTED, Between, Finding, Input, Network, Target
+from ..types import PREDICTED, Between, Finding, Input, Network, Target, Trace
 from ..views import Overlay
+
+if TYPE_CHECKING:
+    import torch
 
 
 @lens(reads="pixels")
@@ -55,34 +60,42 @@ def occlusion(
     import torch
 
     watched = _watched(network, layer)
-    asked = question(network, image, target, [watched] if watched else [])
-    rows, columns = asked.encoded.shape[-2:]
+    encoded = network.encode(image)[:1]
+    rows, columns = encoded.shape[-2:]
     window = window or max(1, round(min(rows, columns) / 6))
     stride = stride or max(1, window // 2)
     if window > min(rows, columns):
         raise UsageError(f"A square of {window} does not fit into {rows} × {columns} pixels.", "Make it smaller.")
     tops, lefts = places(rows, window, stride), places(columns, window, stride)
-    cover = encoded_colour(network, colour).to(asked.encoded.dtype)
-    strongest = 0
-    if watched:
-        strongest = int(asked.trace[watched].value[0].flatten(1).max(1).values.argmax())
+    cover = encoded_colour(network, colour).to(encoded.dtype)
 
-    def shifted(of: Network, watch: str) -> tuple[torch.Tensor, list[float]]:
-        every = [(top, left) for top in tops for left in lefts]
-        scores, activity = [], []
-        for first in range(0, len(every), batch):
-            part = every[first : first + batch]
-            covered = asked.encoded.repeat(len(part), *(1,) * (asked.encoded.ndim - 1))
-            for one, (top, left) in zip(covered, part, strict=True):
-                square = (..., slice(top, top + window), slice(left, left + window))
+    def covered(part: list[tuple[int, int] | None]) -> torch.Tensor:
+        pictures = encoded.repeat(len(part), *(1,) * (encoded.ndim - 1))
+        for one, place in zip(pictures, part, strict=True):
+            if place is not None:
+                square = (..., slice(place[0], place[0] + window), slice(place[1], place[1] + window))
                 one[square] = cover[0][square]
-            seen = trace(of, covered, layers=[watch] if watch else [], output=True)
-            scores.append(scores_of(seen.output))
-            if watch:
-                activity += seen[watch].value[:, strongest].flatten(1).sum(1).tolist()
-        return torch.cat(scores), activity
+        return pictures
 
-    def fall(of: Network, whole: float, scores: torch.Tensor) -> np.ndarray:
+    def shifted(of: Network, watch: str) -> Iterator[Trace]:
+        """Batch by batch, the picture as it is before all others: it costs no run of its own."""
+        every: list[tuple[int, int] | None] = [None, *((top, left) for top in tops for left in lefts)]
+        for first in range(0, len(every), batch):
+            part = covered(every[first : first + batch])
+            yield trace(of, part, layers=[watch] if watch else [], output=True)
+
+    batches = shifted(network, watched)
+    first = next(batches)
+    asked = asked_about(network, encoded, target, first)
+    strongest = int(first[watched].value[0].flatten(1).max(1).values.argmax()) if watched else 0
+    outputs, activity = [], []
+    for seen in chain([first], batches):
+        outputs.append(scores_of(seen.output))
+        if watched:
+            activity += seen[watched].value[:, strongest].flatten(1).sum(1).tolist()
+    scores = torch.cat(outputs)[1:]
+
+    def fall(whole: float, scores: torch.Tensor) -> np.ndarray:
         falls = whole - scores[:, asked.index].double().cpu().numpy()
         total, count = np.zeros((rows, columns)), np.zeros((rows, columns))
         for drop, (top, left) in zip(falls, ((t, c) for t in tops for c in lefts), strict=True):
@@ -92,10 +105,9 @@ def occlusion(
         return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
 
     def again(other: Network) -> np.ndarray:
-        whole = float(scores_of(trace(other, asked.encoded, layers=[], output=True).output)[0, asked.index])
-        return fall(other, whole, shifted(other, "")[0])
+        found = torch.cat([scores_of(seen.output) for seen in shifted(other, "")])
+        return fall(float(found[0, asked.index]), found[1:])
 
-    scores, activity = shifted(network, watched)
     said = network.decode(scores)
     shape = len(tops), len(lefts)
     probability = np.array([one.scores[asked.index] for one in said]).reshape(shape)
@@ -104,7 +116,7 @@ def occlusion(
         "score": scores[:, asked.index].cpu().numpy().reshape(shape),
     }  # fmt: skip
     if watched:
-        numbers["activity"] = np.array(activity).reshape(shape)
+        numbers["activity"] = np.array(activity[1:]).reshape(shape)
     others = {one.label for one in said} - {asked.label}
     place = np.unravel_index(int(probability.argmin()), shape)
     summary = (
@@ -117,7 +129,7 @@ def occlusion(
         )
     )
     finding = explained(
-        network, asked, fall(network, asked.score, scores), again, name="occlusion", scale="signed", numbers=numbers,
+        network, asked, fall(asked.score, scores), again, name="occlusion", scale="signed", numbers=numbers,
         evidence=evidence, seed=seed, summary=summary,
     )  # fmt: skip
     views = (
