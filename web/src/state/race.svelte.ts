@@ -1,4 +1,4 @@
-// The Learning page: optimizers raced from one start, their losses, their paths, and the surface they cross.
+// A race of optimizers: all from one start, their losses, their paths, and the surface they cross.
 import { binary, Failure, json, type Catalogue, type Numbers } from '../api';
 
 export interface RaceReport {
@@ -29,7 +29,7 @@ export const OPTIMIZERS: [name: string, text: string][] = [
   ['lbfgs', 'L-BFGS'],
 ];
 
-export class Learning {
+export class Race {
   address = $state('64-10');
   chosen: string[] = $state.raw(['gradient_descent', 'sgd', 'momentum', 'adam']);
   steps = $state(60);

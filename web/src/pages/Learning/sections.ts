@@ -1,0 +1,4 @@
+// The parts of the Learning page, each at an address of its own.
+export const SECTIONS: { path: string; name: string; about: string }[] = [
+  { path: '/learning', name: 'Race', about: 'optimizers from one start, and the surface they cross' },
+];
