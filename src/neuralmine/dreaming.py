@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from .attribution import as_maps, scores_of
 from .errors import NetworkError, UsageError
-from .tracing import _one_at_a_time, _uncompiled, tensors_of, trace
+from .tracing import tensors_of, trace
+from .tracing.run import one_at_a_time
+from .tracing.surroundings import uncompiled
 from .types import Network
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class Reach:
     def open(self) -> Iterator[None]:
         """The network made ready once for several calls: nobody else may look at it meanwhile."""
         paths = {address.partition("#")[0] for address in self.wanted}
-        with _one_at_a_time, _quiet(self._parts, self._weights, self._counters):
+        with one_at_a_time, _quiet(self._parts, self._weights, self._counters):
             handles = []
             try:
                 for path in paths:
@@ -172,7 +174,7 @@ def _quiet(parts: Sequence[Any], weights: Sequence[Any], counters: Sequence[Any]
             part.training = False
         for weight in learning:
             weight.requires_grad_(False)
-        with _uncompiled():
+        with uncompiled():
             yield
     finally:
         for part in training:

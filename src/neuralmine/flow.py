@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .tracing import _mapped, _memory, _one_at_a_time, _Run, _version, tensors_of
+from .tracing.run import Run, one_at_a_time
+from .tracing.structures import mapped, tensors_of
+from .tracing.values import memory_of, version_of
 from .types import Network
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def flow_of(network: Network, raw: Any = None) -> Flow:
     if raw is None:
         raw = "a river of gold" if network.domain == "tokens" else np.zeros(network.shape, dtype=np.float32)
     given = raw if isinstance(raw, torch.Tensor) else network.encode(raw)
-    with _one_at_a_time:
+    with one_at_a_time:
         run = _Followed(network.module, given, shape=network.shape)
         run.go()
     return run.watch.flow()
@@ -147,7 +149,7 @@ class _Watch:
 
     def put(self, tensor: Tensor, sources: Sources) -> None:
         if id(tensor) not in self.seen:
-            memory = _memory(tensor)
+            memory = memory_of(tensor)
             if memory:
                 self.sharing.setdefault(memory, []).append(tensor)
         self.seen[id(tensor)] = (tensor, sources)
@@ -156,7 +158,7 @@ class _Watch:
         """A tensor was written to: so were those that share its memory, where they overlap."""
         self.put(tensor, sources)
         low, high, whole = _span(tensor)
-        for other in self.sharing.get(_memory(tensor) or 0, ()):
+        for other in self.sharing.get(memory_of(tensor) or 0, ()):
             first, last, _ = _span(other)
             if other is tensor or last <= low or high <= first:
                 continue
@@ -245,7 +247,7 @@ class _Entered:
     inner: bool = False
 
 
-class _Followed(_Run):
+class _Followed(Run):
     """One run in which every operation and every call of a module is watched."""
 
     def __init__(self, module: Module, tensor: Tensor, **more: Any) -> None:
@@ -275,7 +277,7 @@ class _Followed(_Run):
         if self.calls:
             self.calls[-1].inner = True
         given = tensors_of((args, kwargs))
-        self.calls.append(_Entered(name, part, self.watch.all_of(given), {id(t): _version(t) for t in given}))
+        self.calls.append(_Entered(name, part, self.watch.all_of(given), {id(t): version_of(t) for t in given}))
         self.watch.where = name
 
     def _leave(self, name: str, part: Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -284,7 +286,7 @@ class _Followed(_Run):
         while (call := self.calls.pop()).part is not part:
             pass  # one that failed, and whose failure was caught
         self.watch.where = self.calls[-1].name if self.calls else ""
-        new = _mapped(output, partial(self._came_out, name, call))
+        new = mapped(output, partial(self._came_out, name, call))
         return None if new is output else new
 
     def _came_out(self, name: str, call: _Entered, tensor: Tensor) -> Tensor:
@@ -296,7 +298,7 @@ class _Followed(_Run):
         address = f"{name}#{k}" if k else name
         self.watch.feed(address, call.sources)
         before = call.given.get(id(tensor))
-        if before is not None and before == _version(tensor):
+        if before is not None and before == version_of(tensor):
             # It was passed on as it is. What others hold of it did not come from here, so it needs another name.
             tensor = tensor.view_as(tensor)
             before = None
