@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..intervals import wilson
 from ..lens import lens
 from ..losses import chosen
 from ..tracing import trace
@@ -72,15 +73,3 @@ def confusion(network: Network, data: Dataset, *, seed: int = 0, shuffles: int =
         ),
         summary=f"{int(right.sum())} of {len(labels)} right: {100 * accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %). {data.note}",
     )
-
-
-def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927).
-
-    >>> [round(x, 3) for x in wilson(8, 10)]
-    [0.49, 0.943]
-    """
-    share, spread = right / count, z * z / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / count + spread / (4 * count)))
-    return middle - half, middle + half
