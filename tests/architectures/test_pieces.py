@@ -11,7 +11,8 @@ from neuralmine.architectures.inception import BRANCHES
 from neuralmine.errors import NetworkError, UnknownName, UsageError
 from neuralmine.networks.torch_module import network_of
 
-# piece, the builder's options, the shape of one input (normalisation: of a batch), options of the arithmetic
+BATCHED = ("dense", "normalisation")
+# piece, the builder's options, the shape of one input (BATCHED: of a batch), options of the arithmetic
 CASES = [
     ("convolution", {"inputs": 2, "outputs": 3}, (2, 6, 7), {}),
     ("convolution", {"inputs": 1, "outputs": 2, "bias": False, "size": 1}, (1, 3, 3), {}),
@@ -29,6 +30,7 @@ CASES = [
     ("normalisation", {"kind": "batch", "width": 3}, (5, 3), {"kind": "batch", "training": False}),
     ("normalisation", {"kind": "layer", "width": 6}, (3, 6), {"kind": "layer"}),
     ("normalisation", {"kind": "layer", "width": 6}, (3, 6), {"kind": "layer", "training": False}),
+    ("normalisation", {"kind": "group", "width": 6, "groups": 3}, (4, 6), {"kind": "group", "groups": 3}),
     ("residual", {"inputs": 2, "outputs": 2}, (2, 5, 4), {}),
     ("residual", {"inputs": 2, "outputs": 3, "stride": 2}, (2, 6, 5), {"stride": 2}),
     ("inception", {"inputs": 3, "outputs": 2, "reduced": 2}, (3, 6, 5), {}),
@@ -37,6 +39,10 @@ CASES = [
     ("recurrent", {"kind": "gru"}, (1, 2), {"kind": "gru"}),
     ("attention", {"width": 5, "head": 3}, (4, 5), {}),
     ("attention", {"width": 5, "head": 3, "causal": True}, (4, 5), {"causal": True}),
+    *[
+        ("dense", {"inputs": 5, "outputs": 3, "activation": kind}, (4, 5), {"activation": kind})
+        for kind in ("sigmoid", "tanh", "relu", "linear")
+    ],
 ]
 
 
@@ -50,7 +56,7 @@ def worked_both_ways(name, built, shape, options, seed=0):
                 tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.5)
     weights = {key: value.numpy().copy() for key, value in module.state_dict().items()}
     x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-    output = module(x) if name == "normalisation" else module(x[None])[0]
+    output = module(x) if name in BATCHED else module(x[None])[0]
     upstream = torch.randn(output.shape, generator=generator, dtype=torch.float64)
     output.backward(upstream)
     return arithmetic(name, x.detach().numpy(), weights, upstream.numpy(), **options), module, x, output, upstream
@@ -72,7 +78,7 @@ def test_every_piece_is_tested_here_and_can_be_traced():
     assert {case[0] for case in CASES} == set(PIECES)
     assert set(NAMES) == {"mlp", *PIECES}
     for name, built, shape, _ in CASES:
-        one = shape[1:] if name == "normalisation" else shape
+        one = shape[1:] if name in BATCHED else shape
         network = network_of(build({"name": name, **built}).double(), shape=one)
         trace = nm.trace(network, torch.zeros(1, *one, dtype=network_dtype(network)))
         assert len(trace) > 0
@@ -140,6 +146,28 @@ def test_slopes_through_mean_and_variance_are_those_of_autograd():
     np.testing.assert_allclose(worked["d_variance"][0], variance.grad.numpy(), rtol=1e-10)
 
 
+@pytest.mark.parametrize(("loss", "activation"), [("squared", "sigmoid"), ("cross_entropy", "linear")])
+def test_a_dense_layer_s_loss_is_torch_s_and_its_examples_add_up_to_it(loss, activation):
+    module = build({"name": "dense", "inputs": 6, "outputs": 4, "activation": activation})
+    x = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    targets = torch.tensor([0, 3, 3, 1, 2])
+    output = module(x)
+    if loss == "squared":
+        measured = ((output - nn.functional.one_hot(targets, 4)) ** 2).sum(1)
+    else:
+        measured = nn.functional.cross_entropy(output, targets, reduction="none")
+    measured.mean().backward()
+    weights = {key: value.detach().numpy() for key, value in module.state_dict().items()}
+    worked = arithmetic(
+        "dense", x.detach().numpy(), weights, activation=activation, loss=loss, targets=targets.tolist()
+    )
+    np.testing.assert_allclose(worked["example_losses"], measured.detach().numpy(), atol=1e-12)
+    np.testing.assert_allclose(worked["contributions"].sum(), worked["loss"][0], atol=1e-15)
+    np.testing.assert_allclose(worked["loss"][0], measured.mean().item(), atol=1e-12)
+    np.testing.assert_allclose(worked["d_input"], x.grad.numpy(), atol=1e-12)
+    np.testing.assert_allclose(worked["d_sum.weight"], module.sum.weight.grad.numpy(), atol=1e-12)
+
+
 def test_a_causal_head_never_looks_ahead():
     worked, *_ = worked_both_ways("attention", {"causal": True}, (5, 4), {"causal": True})
     assert (np.triu(worked["attention"], 1) == 0).all()
@@ -167,6 +195,11 @@ def test_builders_draw_from_their_seed_alone():
         ("normalisation", np.zeros((2, 3)), {"normalisation.weight": [1.0], "normalisation.bias": [0.0]}, {}),
         ("attention", np.zeros((2, 3)), {f"{n}.weight": np.eye(2) for n in ("query", "key", "value")}, {}),
         ("recurrent", np.zeros((2, 3)), {f"cell.{n}": np.eye(2) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}, {}),
+        ("dense", np.zeros((2, 3)), {"sum.weight": np.eye(2), "sum.bias": np.zeros(2)}, {}),
+        ("dense", np.zeros((1, 2)), {"sum.weight": np.eye(2), "sum.bias": np.zeros(2)}, {"activation": "step"}),
+        ("dense", np.zeros((1, 2)), {"sum.weight": np.eye(2), "sum.bias": np.zeros(2)}, {"loss": "squared", "targets": [2]}),
+        ("dense", np.zeros((1, 2)), {"sum.weight": np.eye(2), "sum.bias": np.zeros(2)}, {"loss": "hinge", "targets": [0]}),
+        ("normalisation", np.zeros((2, 3)), {"normalisation.weight": np.ones(3), "normalisation.bias": np.zeros(3)}, {"kind": "group", "groups": 2}),
         ("dropout", [], {}, {}),
     ],
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """Small networks defined here, built from a plain description, and the pieces that larger ones are made of.
 
-Each piece is a file: a builder of a small net, and `arithmetic`, which works one example by hand in numpy, forward and
-backward, and gives every operand and intermediate by name. `d_x` is the slope of the loss with respect to x, where the
-loss is the sum of outputs × upstream.
+Each piece is a file: a builder of a small net; `arithmetic`, which works one example by hand in numpy, forward and
+backward, and gives every operand and intermediate by name; and `formulas`, which says of each what it was made of.
+`d_x` is the slope of the loss with respect to x, where the loss is the sum of outputs × upstream.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from ..errors import NetworkError, UnknownName
 if TYPE_CHECKING:
     import torch
 
-PIECES = ("convolution", "pooling", "normalisation", "residual", "inception", "recurrent", "attention")
+    from .terms import Formula
+
+PIECES = ("dense", "convolution", "pooling", "normalisation", "residual", "inception", "recurrent", "attention")
 NAMES = ("mlp", *PIECES)
 
 
@@ -60,3 +62,17 @@ def arithmetic(
     if name not in PIECES:
         raise UnknownName("piece", name, PIECES)
     return importlib.import_module(f".{name}", __name__).arithmetic(example, weights, upstream, **options)
+
+
+def formulas(name: str, numbers: Mapping[str, np.ndarray], **options: Any) -> dict[str, Formula]:
+    """How each number of a piece's arithmetic was made, by array. `numbers` are `arithmetic`'s and the weights.
+
+    See neuralmine.architectures.terms.explained, which opens one number. Raises UnknownName.
+
+    >>> numbers = {"input": np.ones((1, 2)), "sum.weight": np.ones((1, 2)), "sum.bias": np.ones(1)}
+    >>> formulas("dense", numbers, activation="relu")["sums"].rule
+    'products[b o n] + sum.bias[o]'
+    """
+    if name not in PIECES:
+        raise UnknownName("piece", name, PIECES)
+    return importlib.import_module(f".{name}", __name__).formulas(numbers, **options)

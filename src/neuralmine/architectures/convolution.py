@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import UsageError
+from .terms import Formula, Numbers
 
 
 def convolution(
@@ -92,6 +93,49 @@ def arithmetic(
         "d_input": d_padded[:, padding : padding + x.shape[1], padding : padding + x.shape[2]],
     }  # fmt: skip
     return worked if bias is None else {**worked, "d_convolution.bias": d_output.sum((1, 2))}
+
+
+def formulas(numbers: Numbers, *, stride: int = 1, padding: int = 0, groups: int = 1) -> dict[str, Formula]:
+    """Where each number of `arithmetic` came from. Raises UsageError for more than one group."""
+    if groups != 1:
+        raise UsageError(f"The numbers of {groups} groups are not opened.", "Use groups=1.")
+    y, x = f"{stride}i+y", f"{stride}j+x"
+    found = {
+        "input": Formula("c Y X", "What goes in."),
+        "kernel": Formula("o c y x", "The kernel's number at this place of the window.", "convolution.weight[o c y x]"),
+        "convolution.weight": Formula("o c y x", "One weight: the same at every place of the input."),
+        "padded": Formula(
+            "c P Q",
+            "The input with a rim of zeros.",
+            f"input[c P-{padding} Q-{padding}]" if padding else "input[c P Q]",
+        ),
+        "windows": Formula("o i j c y x", "What this output looks at.", f"padded[c {y} {x}]"),
+        "products": Formula("o i j c y x", "Window × kernel.", "windows[o i j c y x] kernel[o c y x]"),
+        "output": Formula("o i j", "All products of one window, plus the bias.", "products[o i j c y x]"),
+        "d_output": Formula("o i j", "The slope coming in: how the loss moves with this output."),
+        "d_products": Formula(
+            "o i j c y x",
+            "One place's part of a weight's slope: slope × window.",
+            "d_output[o i j] windows[o i j c y x]",
+        ),
+        "d_convolution.weight": Formula(
+            "o c y x", "How the loss moves with this weight: its parts at all places.", "d_products[o i j c y x]"
+        ),
+        "d_windows": Formula(
+            "o i j c y x", "What one output sends back: slope × kernel.", "d_output[o i j] kernel[o c y x]"
+        ),
+        "d_padded": Formula(
+            "c P Q",
+            "What all windows over this place send back.",
+            f"d_windows[o (P-y)/{stride} (Q-x)/{stride} c y x]",
+        ),
+        "d_input": Formula("c Y X", "How the loss moves with this input.", f"d_padded[c Y+{padding} X+{padding}]"),
+    }
+    if "convolution.bias" in numbers:
+        found["convolution.bias"] = Formula("o", "What is added at every place.")
+        found["d_convolution.bias"] = Formula("o", "The slopes of all places, added up.", "d_output[o i j]")
+        found["output"] = Formula("o i j", found["output"].about, "products[o i j c y x] + convolution.bias[o]")
+    return found
 
 
 def drawn(module: Any, seed: int) -> Any:

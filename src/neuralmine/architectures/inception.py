@@ -12,7 +12,9 @@ from torch import nn
 from .convolution import arithmetic as convolved
 from .convolution import drawn, of_rank, slopes
 from .pooling import arithmetic as pooled
-from .residual import named, under
+from .pooling import formulas as pooled_formulas
+from .residual import named, placed, under
+from .terms import Formula, Numbers, Operand, Term, prefixed
 
 BRANCHES = {
     "one": ("one",),
@@ -57,8 +59,8 @@ def inception(inputs: int = 2, outputs: int = 2, reduced: int = 1, *, seed: int 
 def arithmetic(example: Any, weights: Mapping[str, Any], upstream: Any = None) -> dict[str, np.ndarray]:
     """The four branches side by side, and their slopes, which add up at the input: d_input_by_one + …
 
-    `example` is c × h × w. Each layer's own arithmetic stands under its name: "three.windows", "pool.switches"; "three.rectified" is what its ReLU lets
-    through. Raises UsageError for shapes that do not fit.
+    `example` is c × h × w. Each layer's own arithmetic stands under its name: "three.windows", "pool.switches";
+    "three.rectified" is what its ReLU lets through, where "three.open" is 1. Raises UsageError for shapes that do not fit.
 
     >>> weights = {k: v.numpy() for k, v in inception(1, 1).state_dict().items()}
     >>> worked = arithmetic(np.ones((1, 3, 3)), weights)
@@ -87,7 +89,11 @@ def arithmetic(example: Any, weights: Mapping[str, Any], upstream: Any = None) -
         for name in reversed(layers):
             slope = slope * (forward[name] > 0)
             way = convolved(before[name], named(weights, name), slope, padding=SIZES[name] // 2)
-            worked |= {**under(name, way), f"{name}.rectified": np.maximum(forward[name], 0)}
+            worked |= {
+                **under(name, way),
+                f"{name}.rectified": np.maximum(forward[name], 0),
+                f"{name}.open": (forward[name] > 0).astype(float),
+            }
             slope = way["d_input"]
         if branch == "pool":
             way = pooled(x, {}, slope, **pool)
@@ -96,3 +102,52 @@ def arithmetic(example: Any, weights: Mapping[str, Any], upstream: Any = None) -
         worked[f"d_input_by_{branch}"] = slope
         d_input = d_input + slope
     return {**worked, "d_input": d_input}
+
+
+def formulas(numbers: Numbers) -> dict[str, Formula]:
+    """Where each number of `arithmetic` came from."""
+    ends = [layers[-1] for layers in BRANCHES.values()]
+    widths = [len(numbers[f"{end}.output"]) for end in ends]
+    pool = {key.removeprefix("pool."): value for key, value in numbers.items() if key.startswith("pool.")}
+    found = pooled_inside(pool, numbers)
+    first = 0
+    for (branch, layers), width in zip(BRANCHES.items(), widths, strict=True):
+        for place, name in enumerate(layers):
+            before = f"{layers[place - 1]}.rectified" if place else ("pool.output" if branch == "pool" else "input")
+            after = f"{layers[place + 1]}.d_input[o i j]" if place + 1 < len(layers) else f"d_output[o+{first} i j]"
+            slope = f"{after} {name}.open[o i j]"
+            found |= placed(name, numbers, f"{before}[c Y X]", slope, padding=SIZES[name] // 2)
+            sums = f"{name}.output[o i j]"
+            found[f"{name}.rectified"] = Formula("o i j", "The sums, 0 where they are below 0.", sums, "relu")
+            found[f"{name}.open"] = Formula("o i j", "1 where the ReLU lets through, 0 where not.", sums, "open")
+        way = "pool" if branch == "pool" else layers[0]
+        found[f"d_input_by_{branch}"] = Formula("c Y X", "What this branch sends back.", f"{way}.d_input[c Y X]")
+        first += width
+
+    def stacked(index: tuple[int, ...]) -> list[Term]:
+        o, i, j = index
+        for end, width in zip(ends, widths, strict=True):
+            if o < width:
+                return [Term(1.0, (Operand(f"{end}.rectified", (o, i, j)),))]
+            o -= width
+        return []
+
+    return found | {
+        "input": Formula("c Y X", "What goes in."),
+        "output": Formula("o i j", "The maps of all branches, one after the other.", stacked),
+        "d_output": Formula("o i j", "The slope coming in: how the loss moves with this output."),
+        "d_input": Formula(
+            "c Y X",
+            "What all four branches send back.",
+            " + ".join(f"d_input_by_{branch}[c Y X]" for branch in BRANCHES),
+        ),
+    }
+
+
+def pooled_inside(pool: Numbers, numbers: Numbers) -> dict[str, Formula]:
+    """The formulas of the block's pooling, whose input is the block's and whose slope comes from its 1 × 1."""
+    found = prefixed(pooled_formulas(pool, kind="max", size=3, stride=1, padding=1), lambda key: f"pool.{key}")
+    return found | {
+        "pool.input": Formula("c Y X", "What goes into the pooling.", "input[c Y X]"),
+        "pool.d_output": Formula("c i j", "What the 1 × 1 after it sends back.", "pool_project.d_input[c i j]"),
+    }

@@ -1,4 +1,4 @@
-"""Batch normalisation (Ioffe & Szegedy 2015) and layer normalisation (Ba et al. 2016)."""
+"""Batch (Ioffe & Szegedy 2015), layer (Ba et al. 2016) and group normalisation (Wu & He 2018)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from torch import nn
 
 from ..errors import UnknownName, UsageError
 from .convolution import slopes
+from .terms import Formula, Index, Numbers, Operand, Rule, Term
 
-KINDS = ("batch", "layer")
+KINDS = ("batch", "layer", "group")
 
 
-def normalisation(kind: str = "batch", width: int = 4, *, maps: bool = False, eps: float = 1e-5) -> nn.Sequential:
-    """One layer that normalises: "batch" each of `width` units (or maps) over the batch, "layer" each item over its units.
+def normalisation(
+    kind: str = "batch", width: int = 4, *, maps: bool = False, groups: int = 2, eps: float = 1e-5
+) -> nn.Sequential:
+    """One layer that normalises: "batch" each of `width` units (or maps) over the batch, "layer" each item over its units,
+    "group" each item over the units of each of `groups`.
 
     Takes b × width; with `maps` (batch only) b × width × h × w. In float64. Raises UnknownName for another kind.
 
@@ -28,6 +32,9 @@ def normalisation(kind: str = "batch", width: int = 4, *, maps: bool = False, ep
         raise UnknownName("normalisation", kind, KINDS)
     if kind == "layer":
         layer: nn.Module = nn.LayerNorm(width, eps, dtype=torch.float64)
+    elif kind == "group":
+        _checked(groups, width)
+        layer = nn.GroupNorm(groups, width, eps, dtype=torch.float64)
     else:
         layer = (nn.BatchNorm2d if maps else nn.BatchNorm1d)(width, eps, dtype=torch.float64)
     return nn.Sequential(OrderedDict(normalisation=layer))
@@ -40,12 +47,14 @@ def arithmetic(
     *,
     kind: str = "batch",
     training: bool = True,
+    groups: int = 2,
     eps: float = 1e-5,
     momentum: float = 0.1,
 ) -> dict[str, np.ndarray]:
     """Centre, divide by the deviation, scale and shift; and back, through the mean and the variance too.
 
-    `example` is b × width (× h × w) for "batch", … × width for "layer". A batch's own mean and variance are used in
+    `example` is b × width (× h × w) for "batch", … × width for "layer", b × width for "group", whose mean and variance
+    stand at each of a group's units. A batch's own mean and variance are used in
     training, and move the running ones; otherwise the running ones are used, which are constants on the way back.
     d_centred is what flows back past the variance, d_variance and d_mean what flows through them.
     Raises UnknownName for another kind, UsageError when the weights do not fit.
@@ -61,6 +70,8 @@ def arithmetic(
     units = 1 if kind == "batch" else x.ndim - 1
     if x.ndim < 1 + (kind == "batch") or scale.shape != (x.shape[units],):
         raise UsageError(f"An input of {x.shape} does not fit {scale.size} scales.", "Give one scale for each unit.")
+    if kind == "group":
+        return _by_group(x, scale, shift, upstream, groups, eps)
     shape = tuple(-1 if axis == units else 1 for axis in range(x.ndim))
     # A batch norm takes the mean over all but the units, a layer norm over the units.
     over = tuple(axis for axis in range(x.ndim) if axis != 1) if kind == "batch" else (x.ndim - 1,)
@@ -103,3 +114,108 @@ def arithmetic(
         "d_normalisation.weight": (d_output * normalised).sum(others), "d_normalisation.bias": d_output.sum(others),
         "d_normalised": d_normalised, "d_centred": d_centred, "d_input": d_input,
     }  # fmt: skip
+
+
+def _checked(groups: int, width: int) -> None:
+    if groups < 1 or width % groups:
+        raise UsageError(f"{groups} groups do not divide {width} units.", "Use groups=1.")
+
+
+def _by_group(
+    x: np.ndarray, scale: np.ndarray, shift: np.ndarray, upstream: Any, groups: int, eps: float
+) -> dict[str, np.ndarray]:
+    """Each group is a layer norm of its own: worked as one, side by side."""
+    if x.ndim != 2:
+        raise UsageError(f"An input of {x.shape} has no groups of units.", "Give b × width.")
+    _checked(groups, x.shape[1])
+    given = slopes(upstream, x)
+    parts = []
+    for columns in np.split(np.arange(x.shape[1]), groups):
+        weights = {"normalisation.weight": scale[columns], "normalisation.bias": shift[columns]}
+        part = arithmetic(x[:, columns], weights, given[:, columns], kind="layer", eps=eps)
+        # One mean for the group: said at each of its units.
+        parts.append({k: v if v.shape[-1] == len(columns) else v.repeat(len(columns), -1) for k, v in part.items()})
+    return {key: np.concatenate([part[key] for part in parts], -1) for key in parts[0]}
+
+
+def formulas(
+    numbers: Numbers, *, kind: str = "batch", groups: int = 2, eps: float = 1e-5, training: bool = True
+) -> dict[str, Formula]:
+    """Where each number of `arithmetic` came from, for an input of b × width and statistics of its own.
+
+    Raises UsageError for other inputs, and for statistics that were given.
+    """
+    if numbers["input"].ndim != 2 or not (training or kind != "batch"):
+        raise UsageError("Only b × width in training is opened.", "Give one row for each example.")
+    items, units = numbers["input"].shape
+    size = units // groups
+
+    def together(index: Index) -> list[Index]:
+        """The places that share the mean that stands at `index`."""
+        if kind == "batch":
+            return [(b, index[1]) for b in range(items)]
+        first = index[1] // size * size if kind == "group" else 0
+        return [(index[0], u) for u in range(first, first + (size if kind == "group" else units))]
+
+    def statistic(index: Index) -> Index:
+        """Where the mean of this place stands."""
+        return (0, index[1]) if kind == "batch" else (index[0], 0) if kind == "layer" else index
+
+    def over(coefficient: float, *arrays: str) -> Rule:
+        return lambda at: [Term(coefficient, tuple(Operand(a, place) for a in arrays)) for place in together(at)]
+
+    count = len(together((0, 0)))
+    dims = {"batch": "z u", "layer": "b z", "group": "b u"}[kind]
+    whole = {
+        "batch": "all examples",
+        "layer": "all units of this example",
+        "group": "the units of this group, in this example",
+    }[kind]
+
+    def back(at: Index) -> list[Term]:
+        mean, variance = (Operand(name, statistic(at)) for name in ("d_mean", "d_variance"))
+        return [
+            Term(1.0, (Operand("d_centred", at),)),
+            Term(2 / count, (variance, Operand("centred", at))),
+            Term(1 / count, (mean,)),
+        ]
+
+    def cubed(at: Index) -> list[Term]:
+        inverse = Operand("inverse_deviation", at, 3)
+        return [
+            Term(-0.5, (Operand("d_normalised", place), Operand("centred", place), inverse)) for place in together(at)
+        ]
+
+    def scaled(name: str) -> Rule:
+        return lambda at: [Term(1.0, (Operand(name, at), Operand("inverse_deviation", statistic(at))))]
+
+    return {
+        "input": Formula("b u", "What goes in: one row for each example."),
+        "normalisation.weight": Formula("u", "The scale: what the normalised number is multiplied by."),
+        "normalisation.bias": Formula("u", "The shift: what is added at the end."),
+        "mean": Formula(dims, f"The mean over {whole}.", over(1 / count, "input")),
+        "centred": Formula(
+            "b u",
+            "The number − its mean.",
+            lambda at: [Term(1.0, (Operand("input", at),)), Term(-1.0, (Operand("mean", statistic(at)),))],
+        ),
+        "variance": Formula(dims, f"The mean of the squares over {whole}.", over(1 / count, "centred", "centred")),
+        "inverse_deviation": Formula(
+            dims,
+            "1 ÷ √(variance + a little, so that it is never a division by 0).",
+            lambda at: [Term(1.0, (Operand("variance", at),)), Term(eps)],
+            "1/√",
+        ),
+        "normalised": Formula("b u", "Centred ÷ deviation: mean 0 and variance 1.", scaled("centred")),
+        "output": Formula(
+            "b u", "Scaled and shifted.", "normalised[b u] normalisation.weight[u] + normalisation.bias[u]"
+        ),
+        "d_output": Formula("b u", "The slope coming in: how the loss moves with this output."),
+        "d_normalisation.weight": Formula("u", "How the loss moves with this scale.", "d_output[b u] normalised[b u]"),
+        "d_normalisation.bias": Formula("u", "How the loss moves with this shift.", "d_output[b u]"),
+        "d_normalised": Formula("b u", "The slope before scale and shift.", "d_output[b u] normalisation.weight[u]"),
+        "d_centred": Formula("b u", "What flows straight back, past mean and variance.", scaled("d_normalised")),
+        "d_variance": Formula(dims, f"What flows back through the variance, from {whole}.", cubed),
+        "d_mean": Formula(dims, f"What flows back through the mean, from {whole}.", over(-1.0, "d_centred")),
+        "d_input": Formula("b u", "Straight back, through the variance, and through the mean.", back),
+    }

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import UnknownName, UsageError
 from .convolution import drawn, of_rank, slopes
+from .terms import Formula, Numbers, Rule, terms_of
 
 KINDS = ("elman", "gru")
 
@@ -118,3 +119,74 @@ def arithmetic(
 
 def _sigmoid(value: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(value / 2))  # as 1/(1 + e^−value), without overflow
+
+
+def formulas(numbers: Numbers, *, kind: str = "elman") -> dict[str, Formula]:
+    """Where each number of `arithmetic` came from."""
+    hidden = numbers["states"].shape[1]
+    found = {
+        "input": Formula("t n", "What goes in at one moment."),
+        "cell.weight_ih": Formula("k n", "How much an input counts; the same at every moment."),
+        "cell.weight_hh": Formula("k g", "How much the last state counts; the same at every moment."),
+        "cell.bias_ih": Formula("k", "What is added to the input's sum."),
+        "cell.bias_hh": Formula("k", "What is added to the memory's sum."),
+        "input_sums": Formula(
+            "t k", "This moment's inputs × weights.", "input[t n] cell.weight_ih[k n] + cell.bias_ih[k]"
+        ),
+        "memory_sums": Formula("t k", "The last state × weights.", "states[t g] cell.weight_hh[k g] + cell.bias_hh[k]"),
+        "output": Formula("t h", "The state after this moment.", "states[t+1 h]"),
+        "d_output": Formula("t h", "The slope coming in from above, at this moment."),
+        "d_cell.weight_ih": Formula("k n", "The slopes of all moments × inputs.", "d_input_sums[t k] input[t n]"),
+        "d_cell.weight_hh": Formula("k g", "The slopes of all moments × states.", "d_memory_sums[t k] states[t g]"),
+        "d_cell.bias_ih": Formula("k", "The slopes of all moments.", "d_input_sums[t k]"),
+        "d_cell.bias_hh": Formula("k", "The slopes of all moments.", "d_memory_sums[t k]"),
+        "d_input": Formula("t n", "How the loss moves with this input.", "d_input_sums[t k] cell.weight_ih[k n]"),
+    }
+    later = "d_output[s-1 h] + d_memory_sums[s k] cell.weight_hh[k h]"
+    arrives = "All that flows into this state: from above, and from later."
+    if kind == "elman":
+        slope = "d_states[t+1 k] + - d_states[t+1 k] states[t+1 k] states[t+1 k]"
+        about = "The slope before the tanh: 1 − state² of it passes."
+        return found | {
+            "states": Formula(
+                "s h", "tanh of both sums; 0 at the start.", "input_sums[s-1 h] + memory_sums[s-1 h]", "tanh"
+            ),
+            "d_states": Formula("s h", arrives, later),
+            "d_input_sums": Formula("t k", about, slope),
+            "d_memory_sums": Formula("t k", about, slope),
+        }
+    r, z, n = "h", f"h+{hidden}", f"h+{2 * hidden}"
+
+    def steep(name: str) -> str:
+        return f"d_{name}[t h] {name}[t h] + - d_{name}[t h] {name}[t h] {name}[t h]"
+
+    found |= {
+        "reset": Formula("t h", "How much of the memory the candidate sees.", f"input_sums[t {r}] + memory_sums[t {r}]", "sigmoid"),
+        "update": Formula("t h", "How much of the last state stays.", f"input_sums[t {z}] + memory_sums[t {z}]", "sigmoid"),
+        "candidate": Formula("t h", "What the new state would be.", f"input_sums[t {n}] + reset[t h] memory_sums[t {n}]", "tanh"),
+        "states": Formula(
+            "s h",
+            "(1 − update) × candidate + update × last state; 0 at the start.",
+            "candidate[s-1 h] + - update[s-1 h] candidate[s-1 h] + update[s-1 h] states[s-1 h]",
+        ),
+        "d_states": Formula("s h", arrives, f"{later} + d_states[s+1 h] update[s h]"),
+        "d_candidate": Formula("t h", "The state's slope × (1 − update).", "d_states[t+1 h] + - d_states[t+1 h] update[t h]"),
+        "d_update": Formula("t h", "The state's slope × (last state − candidate).", "d_states[t+1 h] states[t h] + - d_states[t+1 h] candidate[t h]"),
+        "d_reset": Formula(
+            "t h",
+            "The slope before the candidate's tanh × the memory's sum.",
+            f"d_candidate[t h] memory_sums[t {n}] + - d_candidate[t h] candidate[t h] candidate[t h] memory_sums[t {n}]",
+        ),
+    }  # fmt: skip
+    before_tanh = "d_candidate[t h] + - d_candidate[t h] candidate[t h] candidate[t h]"
+    remembered = "d_candidate[t h] reset[t h] + - d_candidate[t h] candidate[t h] candidate[t h] reset[t h]"
+
+    def gates(last: str) -> Rule:
+        rules = [Formula("t h", "", rule) for rule in (steep("reset"), steep("update"), last)]
+        return lambda at: terms_of(numbers, rules[at[1] // hidden], (at[0], at[1] % hidden))
+
+    about = "The slope at this gate's sum: reset, update, candidate."
+    return found | {
+        "d_input_sums": Formula("t k", about, gates(before_tanh)),
+        "d_memory_sums": Formula("t k", about, gates(remembered)),
+    }

@@ -11,6 +11,8 @@ from torch import nn
 
 from .convolution import arithmetic as convolved
 from .convolution import drawn, slopes
+from .convolution import formulas as convolved_formulas
+from .terms import Formula, Numbers, prefixed
 
 
 class Residual(nn.Module):
@@ -72,11 +74,57 @@ def arithmetic(
         by_shortcut = way["d_input"]
         worked |= under("projection", way)
     return {
-        "input": first["input"], **worked, "hidden": hidden, "shortcut": shortcut, "total": total, "output": output,
-        "d_output": d_output, "d_total": d_total, "d_hidden": second["d_input"],
+        "input": first["input"], **worked, "first_open": (first["output"] > 0).astype(float), "hidden": hidden, "shortcut": shortcut, "total": total, "output": output,
+        "d_output": d_output, "open": (total > 0).astype(float), "d_total": d_total, "d_hidden": second["d_input"],
         "d_input_by_block": first["d_input"], "d_input_by_shortcut": by_shortcut,
         "d_input": first["d_input"] + by_shortcut,
     }  # fmt: skip
+
+
+def formulas(numbers: Numbers, *, stride: int = 1) -> dict[str, Formula]:
+    """Where each number of `arithmetic` came from."""
+    found = {
+        **placed("first", numbers, "input[c Y X]", "d_hidden[o i j] first_open[o i j]", stride=stride, padding=1),
+        **placed("second", numbers, "hidden[c Y X]", "d_total[o i j]", padding=1),
+    }
+    straight = "input[o i j]"
+    if "projection.weight" in numbers:
+        found |= placed("projection", numbers, "input[c Y X]", "d_total[o i j]", stride=stride)
+        straight = "projection.output[o i j]"
+    return found | {
+        "input": Formula("c Y X", "What goes in."),
+        "first_open": Formula("o i j", "1 where the ReLU lets through, 0 where it does not.", "first.output[o i j]", "open"),
+        "hidden": Formula("o i j", "The first convolution, 0 where it is below 0.", "first.output[o i j]", "relu"),
+        "shortcut": Formula("o i j", "What comes along the short road: the input.", straight),
+        "total": Formula("o i j", "The long road + the short one.", "second.output[o i j] + shortcut[o i j]"),
+        "output": Formula("o i j", "The sum, 0 where it is below 0.", "total[o i j]", "relu"),
+        "d_output": Formula("o i j", "The slope coming in: how the loss moves with this output."),
+        "open": Formula("o i j", "1 where the last ReLU lets through, 0 where it does not.", "total[o i j]", "open"),
+        "d_total": Formula("o i j", "The slope at the sum: both roads get all of it.", "d_output[o i j] open[o i j]"),
+        "d_hidden": Formula("c Y X", "What the second convolution sends back.", "second.d_input[c Y X]"),
+        "d_input_by_block": Formula("c Y X", "What comes back along the long road.", "first.d_input[c Y X]"),
+        "d_input_by_shortcut": Formula(
+            "c Y X",
+            "What comes back along the short road.",
+            "projection.d_input[c Y X]" if "projection.weight" in numbers else "d_total[c Y X]",
+        ),
+        "d_input": Formula(
+            "c Y X", "Both roads' slopes.", "d_input_by_block[c Y X] + d_input_by_shortcut[c Y X]"
+        ),
+    }  # fmt: skip
+
+
+def placed(name: str, numbers: Numbers, source: str, slope: str, **options: int) -> dict[str, Formula]:
+    """A convolution's formulas inside a block: its input comes from `source`, the slope of its output from `slope`."""
+    inner = {"convolution.bias": numbers[f"{name}.bias"]} if f"{name}.bias" in numbers else {}
+    found = prefixed(
+        convolved_formulas(inner, **options),
+        lambda key: key.replace("convolution", name) if "convolution" in key else f"{name}.{key}",
+    )
+    return found | {
+        f"{name}.input": Formula("c Y X", "What goes into this convolution.", source),
+        f"{name}.d_output": Formula("o i j", "The slope at this convolution's output.", slope),
+    }
 
 
 def named(weights: Mapping[str, Any], name: str) -> dict[str, Any]:
