@@ -32,7 +32,7 @@ export class Dreams {
   photo = $state('chelsea');
   settings: Record<string, number> = $state({ ...DEFAULTS });
   id = $state('');
-  rung = $state(-1); // which layer is large; the number of layers for the photo
+  rung = $state(-1); // which layer is large; the number of layers for the photo, −1 for the one dreamt last
   against = $state(-1); // what the slider compares it with; -1 for the photo
   share = $state(0.5);
 
@@ -57,7 +57,7 @@ export class Dreams {
     return this.layers.length;
   }
   get shown() {
-    return this.rung < 0 ? this.count : Math.min(this.rung, this.count);
+    return Math.min(this.rung < 0 ? (this.now?.layer ?? 0) : this.rung, this.count);
   }
   name(index: number) {
     return index >= this.count || index < 0 ? 'the photo' : this.layers[index]!;
@@ -115,7 +115,10 @@ export class Dreams {
   async list(first = false) {
     try {
       this.all = await json<DreamReport[]>('/api/dreams');
-      if (first && !this.id && this.all.length && !location.search) this.id = this.all[0]!.id;
+      if (!first || this.id || location.search) return;
+      // The page opens working: the newest dream, or on a machine that never dreamt the first one.
+      if (this.all.length) this.id = this.all[0]!.id;
+      else await this.begin();
     } catch (error) {
       this.failure = error as Failure;
     }
