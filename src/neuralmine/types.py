@@ -184,8 +184,9 @@ class Trace(Mapping[str, Activation]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Labelled inputs. `images` is n × (h × w, h × w × c, or features), 0 (no ink) to 1; `labels` is n whole numbers.
+    """Labelled inputs. `images` is n × (h × w, h × w × c, or features); `labels` is n whole numbers.
 
+    Pictures go from 0 (no ink) to 1; features may be any numbers.
     `note` is what a reader must know before believing an accuracy measured here. `test_from` is the index at
     which a published test part begins, when the data come with one.
     """

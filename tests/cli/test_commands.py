@@ -150,3 +150,10 @@ def test_listings_list(words):
     done = run(*words)
     assert done.returncode == 0
     assert done.stdout.strip()
+
+
+def test_two_numbers_are_trained_like_pictures():
+    how = ["--hidden", 3, "--activation", "tanh", "--optimizer", "adam", "--lr", 0.1, "--epochs", 40, "--batch", 50]
+    said = json.loads(run("train", "xor", *how, "--json").stdout)
+    assert said["architecture"]["sizes"] == [2, 3, 2]
+    assert said["accuracy"]["mean"] == 1

@@ -82,3 +82,12 @@ def test_neither_animals_nor_their_places_tell_who_chases():
 def test_an_unknown_study_suggests_the_nearest():
     with pytest.raises(UnknownName, match="loops"):
         study("loop")
+
+
+def test_xor_needs_the_activation():
+    finding = done("xor").finding
+    straight, bent = finding.numbers["accuracy"][:4], finding.numbers["accuracy"][4:]
+    assert straight.max() <= 0.75
+    assert (bent.max(1) == 1).all()
+    assert finding.numbers["gap"][:4].max() < 1e-6 < finding.numbers["gap"][4:].min()
+    assert 0.7 < finding.numbers["best_line"] <= 0.75

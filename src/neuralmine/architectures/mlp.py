@@ -12,7 +12,14 @@ from torch import nn
 
 from ..errors import UnknownName, UsageError
 
-ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
+ACTIVATIONS = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "identity": nn.Identity,  # no activation: all layers together are one matrix
+}
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 

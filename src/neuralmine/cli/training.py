@@ -17,12 +17,16 @@ from .commands import AsJson, app, out
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Argument(help="digits, mnist, a CSV file, a folder of images by class.")] = "digits",
+    data: Annotated[
+        str, typer.Argument(help="digits, mnist, xor, spirals, circles, a CSV file, a folder of images by class.")
+    ] = "digits",
     preset: Annotated[
         str, typer.Option(help="A net of the catalogue with its own training; `best` is the most accurate.")
     ] = "",
     hidden: Annotated[str, typer.Option(help="Hidden widths, as 16,16; empty for none.")] = "16",
-    activation: Annotated[str, typer.Option(help="sigmoid, tanh or relu.")] = "sigmoid",
+    activation: Annotated[
+        str, typer.Option(help="sigmoid, tanh, relu, leaky_relu, gelu, or identity for none.")
+    ] = "sigmoid",
     loss: Annotated[str, typer.Option(help="squared or cross_entropy.")] = "squared",
     bias: Annotated[bool, typer.Option(help="Give every neuron a bias.")] = True,
     dropout: Annotated[

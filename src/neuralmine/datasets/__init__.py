@@ -1,4 +1,4 @@
-"""Labelled images: the bundled digits, MNIST, UCI's full optdigits, and the user's own folders and CSV files."""
+"""Labelled examples: the bundled digits, MNIST, optdigits, toy problems, and the user's own folders and CSV files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from ..types import Dataset
 from .photos import PHOTOS as PHOTOS
 from .photos import photo as photo
 from .photos import photos as photos
+from .toys import TOYS as TOYS
+from .toys import toy as toy
 
 _NAMES = {
     "digits": "1,797 handwritten digits of 8 × 8 pixels (UCI optdigits, test part), bundled with scikit-learn",
     "tiles": "280 tiles of the 14 photos that come with scikit-image (needs the vision extra)",
+    "xor": "four clusters that no line tells apart: do two numbers differ in sign?",
+    "spirals": "two spirals around each other: which one is a point of?",
+    "circles": "a disc and a ring around it: which one is a point of?",
     "mnist": "70,000 handwritten digits of 28 × 28 pixels; fetched once, or read from a folder of IDX files",
 }
 
@@ -26,7 +31,8 @@ def names() -> dict[str, str]:
 def load(source: str | Path, **options: Any) -> Dataset:
     """A Dataset from a name, a CSV file, or a folder (images by class, MNIST's IDX files, or optdigits.tra and .tes).
 
-    Options go to the loader: `label`, `shape`, `scale` for a CSV; `size`, `colour`, `ink` for a folder of images.
+    Options go to the loader: `label`, `shape`, `scale` for a CSV; `size`, `colour`, `ink` for a folder of images;
+    `points`, `noise`, `seed` for xor, spirals and circles.
     Raises UnknownName or DataError, saying what was found and what to do.
 
     >>> len(load("digits"))
@@ -46,6 +52,8 @@ def load(source: str | Path, **options: Any) -> Dataset:
             from .mnist import mnist
 
             return mnist(**options)
+        if text in TOYS:
+            return toy(text, **options)
         return _from_path(Path(text).expanduser(), **options)
     except TypeError as error:
         if "keyword argument" not in str(error):

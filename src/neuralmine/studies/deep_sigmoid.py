@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +8,7 @@ import numpy as np
 from ..datasets import load
 from ..losses import mean_loss
 from ..networks.torch_module import network_of
-from ..training import train
+from ..training import one_thread, train
 from ..types import Check, Dataset, Finding, Network, Verdict
 from ..views import Bars, Lines
 
@@ -38,7 +36,7 @@ def deep_sigmoid(*, seed: int = 0) -> Verdict:
     chance = float(np.bincount(test_part.labels).max() / len(test_part))
     plain, residual, shuffled = np.zeros((SEEDS, len(PLAIN))), np.zeros(SEEDS), np.zeros(SEEDS)
     ratios, reach = np.zeros((2, SEEDS)), np.zeros((2, DEPTH))
-    with _one_thread():
+    with one_thread():
         for run in range(SEEDS):
             for row, kind in enumerate((False, True)):
                 gradients = _gradients(_network(kind, seed + run), train_part)
@@ -138,16 +136,3 @@ def _learned(network: Network, data: Dataset, test: Dataset, optimizer: str, rat
     for step in train(network, data, test=test, optimizer=optimizer, lr=rate, epochs=EPOCHS, batch=BATCH, seed=seed):
         accuracy = step.metrics["test_accuracy"]
     return accuracy
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """A hundred tiny layers are faster on one thread: several would wait for each other longer than they work."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
