@@ -287,3 +287,24 @@ def test_killed_at_random_moments_only_the_unfinished_step_is_lost(tmp_path):
             assert all(bool((tensor == -step).all()) for tensor in read.gradients.values())
             assert float(read.trace["0"].value[0, 0]) == 65 * step
         assert json.loads((folder / "run.json").read_text())["every"] == 3
+
+
+def test_labels_and_the_rates_of_plain_sgd_are_kept(tmp_path):
+    model, batch = nn.ModuleList([nn.Linear(2, 3), nn.Linear(2, 3)]), torch.ones(4, 2)
+    two = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3))
+    groups = [{"params": two[0].parameters()}, {"params": two[1].parameters(), "momentum": 0.9}]
+    optimizer = torch.optim.SGD(groups, lr=0.5)
+    with nm.watch(two, every=1, trace=batch, labels=[0, 1, 2, 0], optimizer=optimizer, folder=tmp_path / "r") as run:
+        run.step()
+        optimizer.param_groups[0]["lr"] = 0.25
+        run.step()
+    recording = nm.load_recording(tmp_path / "r")
+    assert recording.labels.tolist() == [0, 1, 2, 0]
+    assert recording.at(1).rates == {"0.weight": 0.5, "0.bias": 0.5}  # momentum moves the others
+    assert recording.rates(2) == recording.at(2).rates == {"0.weight": 0.25, "0.bias": 0.25}
+    assert not recording.live
+    for labels in ([0, 1], [0.5] * 4):
+        with pytest.raises(UsageError, match="labels"), nm.watch(two, trace=batch, labels=labels):
+            pass
+    with pytest.raises(UsageError, match="no batch"), nm.watch(model, labels=[0]):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -35,9 +36,7 @@ def write_file(path: Path | str, content: bytes | str) -> Path:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise StoreError(
-            f"Cannot write {path}: {error.strerror or error}.", "Choose a folder you may write to."
-        ) from error
+        raise StoreError(f"Cannot write {path}: {error.strerror or error}.", _advice(error)) from error
     return path
 
 
@@ -70,13 +69,16 @@ def write_folder(path: Path | str, files: Mapping[str, bytes | str]) -> Path:
     except StoreError:
         raise
     except OSError as error:
-        raise StoreError(
-            f"Cannot write {path}: {error.strerror or error}.", "Choose a folder you may write to."
-        ) from error
+        raise StoreError(f"Cannot write {path}: {error.strerror or error}.", _advice(error)) from error
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def _advice(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "What was written before is whole. Free some space." if full else "Choose a folder you may write to."
 
 
 _OURS = {".json", ".npz", ".png", ".svg", ".gif", ".txt"}

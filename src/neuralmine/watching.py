@@ -32,6 +32,8 @@ def watch(
     every: int = 50,
     *,
     trace: Any = None,
+    labels: Any = None,
+    optimizer: torch.optim.Optimizer | None = None,
     gradients: bool = True,
     folder: Path | str | None = None,
 ) -> Watching:
@@ -40,12 +42,15 @@ def watch(
     The metrics of every step are written as it is taken. Before the first step, after every `every` of them and at the
     end of the block, the weights, the gradients in `.grad` (call before clearing them) and, when a batch is given as
     `trace`, what each layer makes of it in eval mode. `trace` is a tensor the model takes, or raw inputs for a Network.
-    `folder` is a new or empty folder; by default one of its own under NEURALMINE_HOME/recordings.
+    `labels` are the classes of that batch, one whole number each: with them the page says which answers are right. With
+    plain SGD given as `optimizer`, each record keeps its rates, so that every update can be checked to be −rate × gradient
+    (call `run.step` before a scheduler changes them). `folder` is a new or empty folder; by default one of its own under NEURALMINE_HOME/recordings.
 
     Training is not changed by a bit. A kill at any moment loses at most the last record, if it was being written. When
     the disk is full, recording stops, training goes on, and the block ends with a StoreError.
 
-    Raises UsageError for a model without parameters or with lazy ones and for `every` below 1, StoreError when the
+    Raises UsageError for a model without parameters or with lazy ones, for `every` below 1 and for labels that do not
+    fit the batch, StoreError when the
     folder cannot be written, NetworkError when the batch cannot be traced: all before training begins.
 
     >>> import tempfile, torch, neuralmine as nm
@@ -62,15 +67,16 @@ def watch(
     ...     nm.load_recording(folder).steps
     [0, 50, 100]
     """
-    return Watching(model, every, trace, gradients, folder)
+    return Watching(model, every, trace, labels, optimizer, gradients, folder)
 
 
 class Watching:
     """A block being watched. `path` is its folder and `index` the number of steps taken."""
 
     def __init__(
-        self, model: torch.nn.Module | Network, every: int, batch: Any, gradients: bool, folder: Path | str | None
-    ) -> None:
+        self, model: torch.nn.Module | Network, every: int, batch: Any, labels: Any,
+        optimizer: torch.optim.Optimizer | None, gradients: bool, folder: Path | str | None,
+    ) -> None:  # fmt: skip
         import torch
 
         self.module = model.module if isinstance(model, Network) else model
@@ -91,6 +97,7 @@ class Watching:
         self.every, self.gradients, self.index = int(every), gradients, 0
         self.path: Path | None = None
         self._given, self._batch, self._folder = model, batch, folder
+        self._labels, self._optimizer = labels, optimizer
         self._network: Network | None = None
         self._metrics: dict[str, float] = {}
         self._waiting: list[tuple[int, dict[str, Any]]] = []  # steps whose metrics still lie on an accelerator
@@ -106,8 +113,9 @@ class Watching:
             raise UsageError("This block has been watched already.", "Call watch again.")
         batch = self._prepare()
         parameters = sum(p.numel() for p in self.module.parameters())
-        about = {"model": type(self.module).__name__, "every": self.every, "parameters": parameters}
-        self.path = recordings.create(about, self._folder, batch)
+        name = (isinstance(self._given, Network) and self._given.name) or type(self.module).__name__
+        about = {"model": name, "every": self.every, "parameters": parameters}
+        self.path = recordings.create(about, self._folder, batch, _classes(self._labels, batch))
         recordings.write(self.path, self._taken())
         self._events = recordings.opened(self.path)
         self._pool = ThreadPoolExecutor(1, "neuralmine-watch")
@@ -190,7 +198,22 @@ class Watching:
             kept = {name: _copied(activation.value) for name, activation in seen.items()}
             trace = {name: Activation(seen[name].layer, partial(kept.__getitem__, name)) for name in kept}
             output = _copied(seen.output) if isinstance(seen.output, torch.Tensor) else None
-        return Recorded(self.index, dict(self._metrics), weights, gradients, trace, output)
+        return Recorded(self.index, dict(self._metrics), weights, gradients, trace, output, self._rates())
+
+    def _rates(self) -> dict[str, float]:
+        """The rate of every parameter that moves by −rate × gradient and nothing else."""
+        import torch
+
+        if type(self._optimizer) is not torch.optim.SGD:
+            return {}
+        names = {parameter: name for name, parameter in self.module.named_parameters()}
+        return {
+            names[parameter]: float(group["lr"])
+            for group in self._optimizer.param_groups
+            if not (group["momentum"] or group["weight_decay"] or group["maximize"])
+            for parameter in group["params"]
+            if parameter in names
+        }
 
     def _record(self) -> None:
         # One record is on its way at most: none can overtake another, and a kill loses only that one.
@@ -229,6 +252,21 @@ class Watching:
         except Exception as error:
             self._failure = StoreError(f"Step {self.index} could not be recorded: {error!r}.", "See the cause.")
             self._failure.__cause__ = error
+
+
+def _classes(labels: Any, batch: Tensor | None) -> Tensor | None:
+    import torch
+
+    if labels is None:
+        return None
+    given = torch.as_tensor(labels)
+    if batch is None or given.shape != batch.shape[:1] or given.dtype.is_floating_point or given.dtype.is_complex:
+        wanted = "no batch is traced" if batch is None else f"the traced batch has {len(batch)} inputs"
+        raise UsageError(
+            f"labels have shape {tuple(given.shape)} and kind {given.dtype}; {wanted}.",
+            "Give one whole number, the class, for each traced input.",
+        )
+    return _copied(given.long())
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -157,3 +157,21 @@ def test_two_numbers_are_trained_like_pictures():
     said = json.loads(run("train", "xor", *how, "--json").stdout)
     assert said["architecture"]["sizes"] == [2, 3, 2]
     assert said["accuracy"]["mean"] == 1
+
+
+def test_recordings_are_listed_with_their_size_and_end(tmp_path):
+    import torch
+
+    import neuralmine as nm
+
+    model = torch.nn.Linear(2, 1)
+    with nm.watch(model, every=2) as watched:
+        for _ in range(3):
+            watched.step(loss=1.0)
+    (tmp_path / "home" / "recordings" / "torn").mkdir()
+    (tmp_path / "home" / "recordings" / "torn" / "run.json").write_text("{")
+    torn, row = json.loads(run("recordings", "--json").stdout)
+    assert (row["model"], row["records"], row["last"], row["ended"]) == ("Linear", 3, 3, "done")
+    assert row["bytes"] == sum(f.stat().st_size for f in watched.path.rglob("*") if f.is_file())
+    assert "cannot be read" in torn["ended"]
+    assert "3 records to step 3" in run("recordings").stdout

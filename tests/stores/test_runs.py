@@ -80,3 +80,12 @@ def test_a_folder_with_files_of_somebody_else_is_not_replaced(tmp_path):
     with pytest.raises(StoreError, match="did not write"):
         atomic.write_folder(tmp_path / "mine", {"finding.json": "{}"})
     assert (tmp_path / "mine" / "thesis.doc").read_text() == "years of work"
+
+
+def test_a_line_after_a_torn_one_is_whole(tmp_path):
+    path = runs.create({"settings": {}}, tmp_path)
+    runs.append(path, {"index": 0, "metrics": {}})
+    with (path / "events.jsonl").open("a") as file:
+        file.write('{"index": 1, "metr')
+    runs.append(path, {"index": 1, "metrics": {}})
+    assert [line["index"] for line in runs.events(path)] == [0, 1]

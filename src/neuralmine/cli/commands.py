@@ -290,6 +290,34 @@ def runs(
         )
 
 
+@app.command()
+def recordings(as_json: AsJson = False) -> None:
+    """What nm.watch has recorded on this machine: steps, size, how it ended."""
+    from ..stores import recordings as store
+
+    rows = []
+    for recording in store.listed():
+        try:
+            steps = recording.steps
+            rows.append({
+                "name": recording.path.name, "model": recording.about.get("model", ""), "records": len(steps),
+                "last": steps[-1] if steps else None, "bytes": recording.size,
+                "ended": recording.ended or ("being written" if recording.live else "cut off"),
+            })  # fmt: skip
+        except StoreError as error:
+            rows.append({"name": recording.path.name, "ended": f"cannot be read: {error}"})
+    if as_json:
+        print(json.dumps(rows))
+        return
+    if not rows:
+        out.print("No recordings yet. Write `with nm.watch(model) as run:` around your training loop.", markup=False)
+    for row in rows:
+        figures = (
+            f"{row['records']} records to step {row['last']}  {row['bytes'] / 1e6:.1f} MB" if "bytes" in row else ""
+        )
+        out.print(f"{row['name']}  {row.get('model', '')}  {figures}  {row['ended']}", markup=False)
+
+
 def _resume(name: str) -> None:
     from rich.progress import Progress
 

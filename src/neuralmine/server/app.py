@@ -28,7 +28,7 @@ from ..stores import runs, uploads
 from ..training import Settings
 from ..types import Finding, Network, Verdict
 from ..wire import frame
-from . import LOOPBACK, dreams, examples, jobs, page_folder, races, resolve
+from . import LOOPBACK, dreams, examples, jobs, page_folder, races, recordings, resolve
 from .requests import (
     ControlRequest,
     DataRequest,
@@ -55,6 +55,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
         threading.Thread(target=_warm_up, name="warm up", daemon=True).start()
         yield
         jobs.stop_all()
+        recordings.stop()
 
     app = FastAPI(title="Neuralmine", lifespan=life, docs_url=None, redoc_url=None)
     app.middleware("http")(_guard(host, token))
@@ -65,6 +66,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     _train(app)
     _dream(app)
     _race(app)
+    recordings.add(app)
     _page(app)
     return app
 

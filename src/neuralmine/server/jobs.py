@@ -113,9 +113,7 @@ class Job:
     def _train(self) -> None:
         said = runs.about(self.path)
         settings = runs.settings_at(self.path)
-        data, test = runs.data_parts(said)
-        if said.get("only") is not None:
-            data = data.take(slice(said["only"], said["only"] + 1), "one image")
+        data, test = runs.training_data(said), runs.data_parts(said)[1]
         network = runs.empty_network(self.path)
         known = runs.checkpoints(self.path)
         state = runs.state_at(self.path, known[-1]) if known else None

@@ -135,3 +135,35 @@ class RaceOrder(Strict):
 
     stop: bool = False
     rates: dict[str, float] = {}
+
+
+class RecordingRequest(Strict):
+    """A recording by its name or folder, or a training run by run:NAME."""
+
+    address: str
+
+
+class SheetRequest(RecordingRequest):
+    """A tensor ("weights/…", "gradients/…", "trace/…") of a step, or its change since the one before, from a row and
+    column on; of one input of the batch, where it is about them."""
+
+    step: int
+    name: str
+    entry: int = Field(default=0, ge=0)
+    change: bool = False
+    row: int = Field(default=0, ge=0)
+    column: int = Field(default=0, ge=0)
+
+
+class CellRequest(RecordingRequest):
+    """One number of a tensor by its place, counted flat."""
+
+    step: int
+    name: str
+    index: int = Field(ge=0)
+
+
+class InputsRequest(RecordingRequest):
+    """Some of the traced inputs, as pictures."""
+
+    indices: list[int] = Field(max_length=100)

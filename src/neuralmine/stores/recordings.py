@@ -1,7 +1,7 @@
 """Recordings of somebody's own training loop: a folder each, append-only, whole after a kill at any moment.
 
 run.json                         what was watched; written once, whole
-input.safetensors                the batch that is traced, if one was given; written once, whole
+input.safetensors                the batch that is traced, and its labels, if they were given; written once, whole
 events.jsonl                     one line a step, as it is taken: its index and metrics (a diverged loss stands there as
                                  NaN or Infinity); at last how it ended. A torn last line is dropped
 records/000000050.safetensors    weights, gradients and trace after that step; each written whole, in order
@@ -15,9 +15,11 @@ import errno
 import io
 import json
 import os
+import platform
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,7 +44,8 @@ class Recorded:
     """What was recorded after one step, on the CPU, to the bit.
 
     `weights` are the parameters and buffers after the step. `gradients` are what lay in `.grad` then: those the step
-    was taken with, unless the loop had cleared them. `trace` maps a layer to its Activation on the traced batch.
+    was taken with, unless the loop had cleared them. `trace` maps a layer to its Activation on the traced batch. `rates`
+    are the learning rates of the parameters that plain SGD moves, each by −rate × gradient; empty when not known.
     """
 
     index: int
@@ -51,6 +54,7 @@ class Recorded:
     gradients: Mapping[str, Tensor]
     trace: Mapping[str, Activation] = field(default_factory=dict)
     output: Tensor | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +118,37 @@ class Recording:
         return next((line["ended"] for line in reversed(self.events) if "ended" in line), "")
 
     @property
+    def live(self) -> bool:
+        """Whether it is still being written: it has not ended, and the process that writes it runs on this machine."""
+        about = self.about
+        if self.ended or about.get("host") != platform.node() or not isinstance(about.get("process"), int):
+            return False
+        try:
+            os.kill(about["process"], 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True  # it runs, and is somebody else's
+        return True
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    @property
     def input(self) -> Tensor | None:
         """The traced batch, encoded; None when none was given."""
+        return self._given("input")
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The traced batch's labels; None when none were given."""
+        return self._given("labels")
+
+    def _given(self, name: str) -> Tensor | None:
         file = self.path / "input.safetensors"
-        return _read(file)[1]["input"] if file.exists() else None
+        return _read(file)[1].get(name) if file.exists() else None
 
     def at(self, step: int) -> Recorded:
         """What was recorded after that step. Raises UnknownName for one that was not, StoreError for a broken file."""
@@ -134,8 +165,47 @@ class Recording:
             layer = Layer(name, kind, dims, tuple(shape), parameters)
             trace[name] = Activation(layer, partial(parts["trace"].__getitem__, name))
         return Recorded(
-            said["index"], said["metrics"], parts["weights"], parts["gradients"], trace, parts["output"].get("")
-        )
+            said["index"], said["metrics"], parts["weights"], parts["gradients"], trace, parts["output"].get(""),
+            said.get("rates", {}),
+        )  # fmt: skip
+
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """What was recorded after that step, without reading it: "weights/…", "gradients/…", "trace/…", "output/".
+
+        Raises StoreError for a broken file.
+        """
+        with _opening(_file(self.path, step)) as opened:
+            order = json.loads(opened.metadata()["about"])["order"]
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in order}
+
+    def tensors(self, step: int) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of `shapes`, one at a time. Raises StoreError for a broken file."""
+        with _opening(_file(self.path, step)) as opened:
+            for name in json.loads(opened.metadata()["about"])["order"]:
+                yield name, opened.get_tensor(name)
+
+    def tensor(self, step: int, name: str) -> Tensor:
+        """One tensor of `shapes`; the rest of the file is not read. Raises StoreError."""
+        with _opening(_file(self.path, step)) as opened:
+            return opened.get_tensor(name)
+
+    def numbers(self, step: int, names: Iterable[str], place: tuple[int, ...]) -> dict[str, float]:
+        """The number at one place of those tensors that have it; nothing else is read. Raises StoreError."""
+        found = {}
+        with _opening(_file(self.path, step)) as opened:
+            known = set(opened.keys())
+            for name in names:
+                shape = opened.get_slice(name).get_shape() if name in known else None
+                if shape is None or len(shape) != len(place) or any(i >= n for i, n in zip(place, shape, strict=True)):
+                    continue
+                window = tuple(slice(i, i + 1) for i in place)
+                found[name] = float(opened.get_slice(name)[window] if place else opened.get_tensor(name))
+        return found
+
+    def rates(self, step: int) -> dict[str, float]:
+        """The learning rates of plain SGD at that step (see Recorded). Raises StoreError."""
+        with _opening(_file(self.path, step)) as opened:
+            return json.loads(opened.metadata()["about"]).get("rates", {})
 
     def network_at(self, step: int, model: torch.nn.Module) -> torch.nn.Module:
         """Load the weights and buffers after that step into `model`, and return it.
@@ -179,7 +249,12 @@ def listed() -> list[Recording]:
     return [Recording(path) for path in sorted(names, reverse=True)]
 
 
-def create(about: Mapping[str, Any], folder: Path | str | None = None, batch: Tensor | None = None) -> Path:
+def create(
+    about: Mapping[str, Any],
+    folder: Path | str | None = None,
+    batch: Tensor | None = None,
+    labels: Tensor | None = None,
+) -> Path:
     """Begin a recording in an empty `folder`, or a new one of its own. Returns the folder.
 
     Raises StoreError when the place cannot be written or holds something already.
@@ -189,8 +264,10 @@ def create(about: Mapping[str, Any], folder: Path | str | None = None, batch: Te
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StoreError(f"{path} holds something already.", "Give an empty or a new folder.")
     if batch is not None:
-        write_file(path / "input.safetensors", _packed({}, {"input": batch}))
-    write_file(path / "run.json", json.dumps({"id": path.name, "created": time.time(), **about}, indent=1))
+        given = {"input": batch} if labels is None else {"input": batch, "labels": labels}
+        write_file(path / "input.safetensors", _packed({}, given))
+    writer = {"id": path.name, "created": time.time(), "process": os.getpid(), "host": platform.node()}
+    write_file(path / "run.json", json.dumps({**writer, **about}, indent=1))
     return path
 
 
@@ -226,7 +303,9 @@ def write(path: Path, taken: Recorded) -> Path:
     if taken.output is not None:
         tensors["output/"] = taken.output
     layers = [(a.layer.name, a.layer.kind, a.dims, a.layer.shape, a.layer.parameters) for a in taken.trace.values()]
-    about = {"index": taken.index, "metrics": dict(taken.metrics), "layers": layers}
+    about = {
+        "index": taken.index, "metrics": dict(taken.metrics), "layers": layers, "rates": dict(taken.rates)
+    }  # fmt: skip
     return write_file(_file(path, taken.index), _packed(about, tensors))
 
 
@@ -247,14 +326,20 @@ def _packed(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
         raise StoreError(f"These tensors cannot be written: {error}.", "Watch a part of the model.") from error
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+@contextmanager
+def _opening(file: Path) -> Iterator[Any]:
     from safetensors import safe_open
 
     try:
         with safe_open(file, framework="pt") as opened:
-            return json.loads(opened.metadata()["about"]), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            yield opened
     except Exception as error:
         raise StoreError(f"The record {file} cannot be read: {error}.", "Choose another step.") from error
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with _opening(file) as opened:
+        return json.loads(opened.metadata()["about"]), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .. import datasets
 from ..architectures import build
@@ -48,13 +48,13 @@ def find(name: str) -> Path:
     """The folder of the run of that name. Raises UnknownName."""
     path = home() / "runs" / name
     if os.sep in name or name.startswith(".") or not (path / "run.json").is_file():
-        raise UnknownName("run", name, [p.name for p in _folders()])
+        raise UnknownName("run", name, [p.name for p in folders()])
     return path
 
 
 def listed() -> list[dict[str, Any]]:
     """Every run, newest first: what run.json says, its last recorded step and how it ended ("" when it did not)."""
-    return [summary(path) for path in sorted(_folders(), reverse=True)]
+    return [summary(path) for path in sorted(folders(), reverse=True)]
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -77,8 +77,10 @@ def about(path: Path) -> dict[str, Any]:
 def append(path: Path, event: Mapping[str, Any]) -> None:
     """Add one line to the run's events. Raises StoreError when the disk is full or the folder is gone."""
     try:
-        with (path / "events.jsonl").open("a") as file:
-            file.write(json.dumps(event) + "\n")
+        with (path / "events.jsonl").open("ab+") as file:
+            # What a kill or a full disk tore off must not spoil the line that comes after it.
+            torn = file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+            file.write((b"\n" if torn else b"") + json.dumps(event).encode() + b"\n")
     except OSError as error:
         raise StoreError(
             f"The run {path.name} cannot be written: {error.strerror or error}.",
@@ -192,17 +194,42 @@ def load_network(path: Path | str, step: int | None = None) -> Network:
     return network
 
 
-def _replay(path: Path, network: Network, state: dict[str, Any], step: int) -> None:
-    said = about(path)
+def update_at(path: Path, step: int, data: Dataset | None = None) -> Step:
+    """The update that led to `step`, made again from the checkpoint before it: its gradients, to the bit.
+
+    `data` is the run's training data, where the caller has it. Raises UnknownName for a step without a checkpoint before it.
+    """
+    before = [index for index in checkpoints(path) if index < step]
+    if not before:
+        raise UnknownName("update", step, map(str, checkpoints(path)[1:]))
+    network = empty_network(path)
+    return _replay(path, network, state_at(path, before[-1]), step, ("gradients",), data)
+
+
+def _replay(
+    path: Path,
+    network: Network,
+    state: dict[str, Any],
+    step: int,
+    keep: tuple[Literal["gradients"], ...] = (),
+    data: Dataset | None = None,
+) -> Step:
+    data = training_data(about(path)) if data is None else data
     changes = [e for e in events(path) if "changed" in e and state["index"] <= e["index"] < step]
-    settings = {**state["settings"], "pace": "update", "evaluate": 0}
-    training = train(network, data_parts(said)[0], start=state, **settings)
+    settings = dict(state["settings"])
+    for event in changes:
+        if event["index"] == state["index"]:  # made right after the checkpoint was written
+            settings |= event["changed"]
+    if any(settings[name] != state["settings"][name] for name in ("optimizer", "momentum", "weight_decay")):
+        state = {**state, "optimizer": {}}  # such a change begins with a new optimizer
+    settings |= {"pace": "update", "evaluate": 0}
+    training = train(network, data, record=keep, start=state, **settings)
     change = None
     while True:
         now = training.send(change)
         if now.index >= step:
             training.close()
-            return
+            return now
         due = [e["changed"] for e in changes if e["index"] == now.index]
         change = {**due[-1], "pace": "update"} if due else None
 
@@ -229,11 +256,19 @@ def data_parts(said: Mapping[str, Any]) -> tuple[Dataset, Dataset]:
     return data.split(given.get("test", 0.25), given.get("seed", 0))
 
 
-def settings_at(path: Path) -> Settings:
-    """The settings with which the run would go on: those it began with and every change since."""
+def training_data(said: Mapping[str, Any]) -> Dataset:
+    """The images a run is trained on: the training part, or only one of it."""
+    data = data_parts(said)[0]
+    only = said.get("only")
+    return data if only is None else data.take(slice(only, only + 1), "one image")
+
+
+def settings_at(path: Path, step: int | None = None) -> Settings:
+    """The settings with which the run would go on (after `step`): those it began with and every change since."""
     settings = Settings().changed(**about(path)["settings"])
     for event in events(path):
-        settings = settings.changed(**event.get("changed", {}))
+        if step is None or event["index"] <= step:
+            settings = settings.changed(**event.get("changed", {}))
     return settings
 
 
@@ -253,6 +288,7 @@ def discard(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _folders() -> list[Path]:
+def folders() -> list[Path]:
+    """The folders of all runs on this machine."""
     folder = home() / "runs"
     return [path for path in folder.iterdir() if (path / "run.json").is_file()] if folder.is_dir() else []
