@@ -53,7 +53,7 @@ def test_a_layer_that_throws_the_class_away_and_one_that_brings_it_out():
         out.weight.zero_()
         out.weight[:, 0] = out.weight[:, 1] = out.weight[:, 2] = out.weight[:, 3] = 1
     module = torch.nn.Sequential(hidden, torch.nn.ReLU(), out)
-    data = nm.Dataset("signs", rows, labels, ("same", "other"))
+    data = nm.Dataset("signs", rows, labels, ("other", "same"))
     finding = nm.look("probe_layers", nm.load(module, shape=(3,)), data, limit=200)
     seen = finding.numbers["accuracy"].mean(0)
     assert finding.provenance["layers"] == ["0", "1", "2"]
