@@ -50,7 +50,7 @@ class Plane:
 
     `centre` is a flat vector of all parameters in the module's order, `axes` 2 × that, orthonormal; `paths` is
     optimizers × points × 2 and `off` optimizers × points (distance from the plane), NaN after an optimizer fell out;
-    `explained` is the plane's share of the points' variance.
+    `explained` is the plane's share of the points' variance, NaN where there is one point only.
     """
 
     centre: np.ndarray
@@ -91,7 +91,7 @@ def race_steps(
     lr: str | float | Mapping[str, float] = "",
     limit: int = 0,
     seed: int = 0,
-    start: Literal["own", "random"] = "own",
+    start: Literal["own", "random"] | np.ndarray = "own",
 ) -> Generator[RaceStep, Mapping[str, float] | None, None]:
     """Race optimizers from one start on the same batches, yielding a RaceStep after every step (the first is the start).
 
@@ -101,7 +101,8 @@ def race_steps(
     "adam=0.01,sgd=0.5" (the others are swept), or a mapping. `iterator.send({"adam": 0.01})` changes rates from
     the next step on. Batches go through a shuffle of the images anew each epoch, as `train` does with the same seed;
     gradient descent, L-BFGS (one iteration with a strong-Wolfe line search a step) and one weight at a time (a
-    step moves every weight once) use all images at every step. `start` "random" makes the weights anew from the seed.
+    step moves every weight once) use all images at every step. `start` "random" makes the weights anew from the seed;
+    a flat vector of all parameters, in the module's order, is a start of one's own.
     One whose loss is not a number or a thousand times the first falls out and the race goes on.
 
     Raises UnknownName for an optimizer that does not exist; UsageError for fewer than two or more than eight, a data
@@ -143,7 +144,7 @@ class Race:
         lr: str | float | Mapping[str, float],
         limit: int,
         seed: int,
-        start: str,
+        start: str | np.ndarray,
     ) -> Race:
         import torch
 
@@ -153,7 +154,7 @@ class Race:
             raise UsageError(
                 f"steps is {steps}, batch {batch}, limit {limit}.", "Give at least one step and a batch of at least 1."
             )
-        if start not in ("own", "random"):
+        if isinstance(start, str) and start not in ("own", "random"):
             raise UnknownName("start", start, ("own", "random"))
         which = chosen_images(len(data), limit, seed)
         if len(which) < batch:
@@ -169,7 +170,9 @@ class Race:
         module = copy.deepcopy(network.module)
         for parameter in module.parameters():
             parameter.grad = None
-        if start == "random":
+        if not isinstance(start, str):
+            lay(module, start)
+        elif start == "random":
             with _own_chance(seed):
                 begin_anew(module)
         size = sum(p.numel() * p.element_size() for p in module.parameters())
@@ -450,6 +453,55 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
     import torch
 
     return torch.cat([p.detach().reshape(-1).cpu() for p in module.parameters()])
+
+
+def lay(module: torch.nn.Module, weights: np.ndarray) -> None:
+    """Give a module the parameters of a flat vector. Raises UsageError when it has more or fewer."""
+    import torch
+
+    parameters = list(module.parameters())
+    sizes = [p.numel() for p in parameters]
+    if weights.shape != (sum(sizes),):
+        raise UsageError(
+            f"This start is for a network of {weights.size} weights; this one has {sum(sizes)}.",
+            "Take the network it was made for, or another start.",
+        )
+    with torch.no_grad():
+        for parameter, part in zip(parameters, np.split(weights, np.cumsum(sizes)[:-1]), strict=True):
+            parameter.copy_(torch.as_tensor(part).view_as(parameter))
+
+
+def plane_through_start(race: Race) -> Plane:
+    """The plane that the start itself tells: x is steepest descent, y the way it turns there.
+
+    With the slope g and the curvature H of the exact loss at the start, x is −g and y the part of H·g at a right angle
+    to it: to first order, the first two steps of gradient descent lie in it. The start is its middle.
+    """
+    import torch
+
+    module = copy.deepcopy(race.module).double().eval()
+    inputs = race.inputs.double() if race.inputs.is_floating_point() else race.inputs
+    trained = [p for p in module.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        loss = mean_loss(race.loss, module(inputs), race.labels)
+        slope = torch.autograd.grad(loss, trained, create_graph=True, materialize_grads=True)
+        along = torch.stack([(g * g.detach()).sum() for g in slope]).sum()
+        turn = (
+            torch.autograd.grad(along, trained, materialize_grads=True)
+            if along.requires_grad
+            else [torch.zeros_like(p) for p in trained]
+        )
+    rows = np.zeros((2, sum(p.numel() for p in module.parameters())))
+    for row, found in zip(rows, (slope, turn), strict=True):
+        ways = dict(zip(map(id, trained), found, strict=True))
+        flats = [ways.get(id(p), torch.zeros_like(p)).detach().reshape(-1) for p in module.parameters()]
+        row[:] = torch.cat(flats).numpy()
+    rows[0] *= -1
+    axes = _orthonormal(rows, float(np.linalg.norm(rows[0])))
+    for axis, row in zip(axes, rows, strict=True):  # QR leaves the sign open
+        axis *= -1 if axis @ row < 0 else 1
+    here = np.zeros((len(race.names), 1, 2))
+    return Plane(flat(race.module).double().numpy(), axes, here, here[:, :, 0], math.nan)
 
 
 def plane_of(paths: Sequence[Sequence[torch.Tensor]], points: int) -> Plane:

@@ -39,6 +39,7 @@ from .requests import (
     NetworkRequest,
     RaceOrder,
     RaceRequest,
+    RaceStart,
     ReportRequest,
     RunRequest,
 )
@@ -418,10 +419,15 @@ def _race(app: FastAPI) -> None:
 
     @app.post("/api/races/{name}/control")
     def control_race(name: str, order: RaceOrder) -> dict[str, Any]:
-        """Change rates from the next step on, or stop."""
+        """Change rates from the next step on, the pace, or stop."""
         race = races.of(name)
-        races.control(race, order.stop, order.rates)
+        races.control(race, order.stop, order.pace, order.rates)
         return race.report()
+
+    @app.post("/api/races/{name}/start")
+    def move_start(name: str, place: RaceStart) -> dict[str, Any]:
+        """Keep a place of the plane that is seen as a start: its id, for the next race."""
+        return races.moved(races.of(name), place.plane, place.x, place.y)
 
     @app.get("/api/races/{name}/events")
     def race_events(name: str) -> StreamingResponse:
@@ -432,11 +438,21 @@ def _race(app: FastAPI) -> None:
 
     @app.post("/api/races/{name}/surface")
     def race_surface(name: str) -> Response:
-        """The loss on the plane of the paths, as fine as it is by now."""
-        step = races.of(name).surface
-        if step is None:
-            raise UsageError("The surface is not there yet.", "It is mapped when the race has ended.")
-        return _binary({"x": step.x, "y": step.y, "loss": step.loss, "done": step.done, "total": step.total})
+        """The loss on the plane that is seen, as fine as it is by now."""
+        seen = races.of(name).seen
+        if seen is None:
+            raise UsageError("The surface is not there yet.", "It comes a moment after the race has begun.")
+        step = seen.surface
+        return _binary(
+            {
+                "plane": seen.number,
+                "x": step.x,
+                "y": step.y,
+                "loss": step.loss,
+                "done": step.done,
+                "total": step.total,
+            }
+        )
 
 
 def _page(app: FastAPI) -> None:

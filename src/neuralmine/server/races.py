@@ -1,4 +1,8 @@
-"""Races of optimizers in the background: watched step by step, their rates changed on the way, then their landscape."""
+"""Races of optimizers in the background: watched step by step, their rates changed on the way, on a map from the start.
+
+The map is always of one stated plane: through the start, by its slope and curvature, before the first step; then of the
+paths so far, coarse; and of all paths, refined, when the race has ended.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +12,64 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from .. import races
 from ..errors import NeuralmineError, UnknownName, UsageError
-from ..races import Plane, RaceStep, entrants, race_steps
+from ..races import Plane, RaceStep, chosen_images, entrants, lay, plane_through_start
+from ..stores import starts
 from ..surfaces import Landscape, SurfaceStep, surface_steps
 from ..surfaces import Plane as Directions
 from ..types import Dataset, Network
 from . import resolve
-from .requests import RaceRequest
+from .requests import Pace, RaceRequest
 
 OFTEN = 0.15  # seconds between two reports
+SLOW = 0.25  # seconds a step, when it is to be followed by eye
 MARGIN, FINE = 0.2, 41  # around the paths, and the places of the surface along each side
+COARSE, PATIENCE = 21, 0.6  # the same before the end; no map is refined for longer while the race waits
+SHARE = 4  # the race runs at least so many times as long as its maps take
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """The plane that is seen: what it is, the paths as they run over it, and as much of its surface as is known."""
+
+    number: int
+    kind: Literal["start", "paths"]
+    plane: Plane
+    upto: int  # the last step that it knows
+    paths: dict[str, list[list[float]]]
+    surface: SurfaceStep
+
+    def report(self) -> dict[str, Any]:
+        start = next(iter(self.paths.values()))[0]
+        return {
+            "number": self.number, "kind": self.kind, "upto": self.upto, "explained": _plain(self.plane.explained),
+            "start": start, "start_off": float(self.plane.off[0, 0]), "done": self.surface.done,
+            "total": self.surface.total,
+        }  # fmt: skip
 
 
 @dataclass
 class Race:
-    """One race: its losses so far, the paths in their plane, and the surface there."""
+    """One race: its losses so far, the paths in the plane that is seen, and the surface there."""
 
     name: str
     asked: RaceRequest
     names: tuple[str, ...]
-    status: str = "sweeping"  # sweeping, racing, mapping, done, stopped or failed
+    about: dict[str, Any]  # where a moved start comes from
+    pace: Pace
+    status: str = "opening"  # opening, sweeping, racing, mapping, done, stopped or failed
     message: str = ""
     losses: dict[str, list[float]] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
-    plane: Plane | None = None
-    surface: SurfaceStep | None = None
+    changes: list[tuple[int, str, float]] = field(default_factory=list)
+    seen: Seen | None = None
     orders: dict[str, float] = field(default_factory=dict)
     version: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -46,15 +77,13 @@ class Race:
 
     def report(self) -> dict[str, Any]:
         """All that is drawn but the surface, which is fetched by itself."""
-        paths = {} if self.plane is None else {
-            name: np.where(np.isfinite(self.plane.paths[i]), self.plane.paths[i], 0)[: len(self.losses[name])].tolist()
-            for i, name in enumerate(self.names)
-        }  # fmt: skip
         return {
             "id": self.name, "status": self.status, "message": self.message, "names": self.names, "rates": self.rates,
             "losses": {name: [_plain(v) for v in values] for name, values in self.losses.items()}, "out": self.out,
-            "images": self.images, "paths": paths, "explained": None if self.plane is None else self.plane.explained,
-            "surface": None if self.surface is None else [self.surface.done, self.surface.total], "version": self.version,
+            "images": self.images, "changes": self.changes, "pace": self.pace, "start": self.asked.start,
+            "about": self.about, "plane": None if self.seen is None else self.seen.report(),
+            "paths": {} if self.seen is None else {name: list(path) for name, path in self.seen.paths.items()},
+            "version": self.version,
         }  # fmt: skip
 
     def tell(self, **news: Any) -> None:
@@ -69,12 +98,16 @@ _races: dict[str, Race] = {}
 
 
 def begin(asked: RaceRequest) -> Race:
-    """Begin a race. Raises UnknownName and UsageError for what cannot be raced."""
+    """Begin a race. Raises UnknownName, UsageError and DataError for what cannot be raced."""
+    names = entrants(asked.optimizers)
+    for _, name, rate in asked.changes:
+        _checked(name, rate, names)
+    about = {} if asked.start in ("own", "random") else starts.start(asked.start)[1]
     for old in list(_races.values()):  # one page races one at a time; what is still running makes way
         old.stop.set()
     while len(_races) > 8:
         _races.pop(next(iter(_races)))
-    race = Race(uuid.uuid4().hex[:12], asked, entrants(asked.optimizers))
+    race = Race(uuid.uuid4().hex[:12], asked, names, about, asked.pace)
     _races[race.name] = race
     threading.Thread(target=_life, args=(race,), name="race", daemon=True).start()
     return race
@@ -87,17 +120,29 @@ def of(name: str) -> Race:
     return _races[name]
 
 
-def control(race: Race, stop: bool, rates: Mapping[str, float]) -> None:
-    """Stop a race, or change rates from its next step on. Raises UsageError for a rate that cannot be."""
+def control(race: Race, stop: bool, pace: Pace | None, rates: Mapping[str, float]) -> None:
+    """Stop a race, let it go faster or slower, or change rates from its next step on. Raises UsageError for a bad rate."""
     for name, rate in rates.items():
-        if name not in race.names:
-            raise UnknownName("optimizer of this race", name, race.names)
-        if not (np.isfinite(rate) and rate > 0):
-            raise UsageError(f"The rate of {name} is {rate}.", "Give a number above 0.")
-    if rates:
+        _checked(name, rate, race.names)
+    with race.changed:
         race.orders = {**race.orders, **rates}
     if stop:
         race.stop.set()
+    race.tell(pace=pace or race.pace)
+
+
+def moved(race: Race, number: int, x: float, y: float) -> dict[str, Any]:
+    """Keep the weights at a place of the plane that is seen, to start from. Raises UsageError when it is seen no more."""
+    seen = race.seen
+    if seen is None or seen.number != number:
+        raise UsageError("Another plane is seen by now.", "Move the start on the map as it is now.")
+    weights = seen.plane.centre + x * seen.plane.axes[0] + y * seen.plane.axes[1]
+    asked = race.asked
+    about = {
+        "x": x, "y": y, "kind": seen.kind, "upto": seen.upto, "network": asked.network.address, "seed": asked.seed,
+        "from": asked.start, "optimizers": asked.optimizers,
+    }  # fmt: skip
+    return {"start": starts.keep(weights, about)}
 
 
 def updates(race: Race) -> Iterator[dict[str, Any]]:
@@ -112,82 +157,133 @@ def updates(race: Race) -> Iterator[dict[str, Any]]:
             return
 
 
+def _checked(name: str, rate: float, names: tuple[str, ...]) -> None:
+    if name not in names:
+        raise UnknownName("optimizer of this race", name, names)
+    if not (np.isfinite(rate) and rate > 0):
+        raise UsageError(f"The rate of {name} is {rate}.", "Give a number above 0.")
+
+
 def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
 def _life(race: Race) -> None:
     try:
-        network, data = resolve.network(race.asked.network), resolve.data(race.asked.data)
-        last = _raced(race, network, data)
-        if last is None or race.stop.is_set():
-            race.tell(status="stopped")
-            return
-        race.tell(status="mapping")
-        for step in _mapped(race, network, data):
-            race.tell(surface=step)
+        asked, network, data = race.asked, resolve.network(race.asked.network), resolve.data(race.asked.data)
+        own = asked.start if asked.start in ("own", "random") else starts.start(asked.start)[0]
+        run = races.Race.of(
+            network, data, asked.optimizers, asked.steps, asked.batch, asked.lr, asked.limit, asked.seed, own
+        )
+        if asked.limit:
+            data = data.take(chosen_images(len(data), asked.limit, asked.seed))
+        _look(race, network, data, "start", plane_through_start(run), 0, COARSE)
+        race.tell(status="sweeping", rates=dict(run.lr))
+        for name in race.names:
             if race.stop.is_set():
-                race.tell(status="stopped")
-                return
-        race.tell(status="done")
+                break
+            run.lr = {**run.lr, name: run.rate_of(name)}
+            race.tell(rates=dict(run.lr))
+        last = None if race.stop.is_set() else _raced(race, run, network, data)
+        if last is not None:
+            race.tell(status="mapping")
+            if any(last.moved.values()):
+                _look(race, network, data, "paths", last.plane(), last.index, FINE, np.inf)
+            elif race.seen is not None:  # all fell out at the first step: there are no paths to lay a plane through
+                _look(race, network, data, "start", race.seen.plane, 0, FINE, np.inf)
+        race.tell(status="stopped" if race.stop.is_set() else "done")
     except NeuralmineError as error:
         race.tell(status="failed", message=str(error))
     except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
         race.tell(status="failed", message=f"{type(error).__name__}: {error}")
 
 
-def _raced(race: Race, network: Network, data: Dataset) -> RaceStep | None:
-    asked = race.asked
-    steps = race_steps(
-        network, data, optimizers=asked.optimizers, steps=asked.steps, batch=asked.batch, lr=asked.lr, limit=asked.limit,
-        seed=asked.seed, start=asked.start,
-    )  # fmt: skip
+def _raced(race: Race, run: races.Race, network: Network, data: Dataset) -> RaceStep | None:
+    """Race to the end, with a map of the paths so far now and then; None when it was stopped."""
+    steps = run.steps()
     race.losses = {name: [] for name in race.names}
-    step, shown, orders = next(steps), 0.0, {}
+    step = next(steps)
+    shown, rested, work = 0.0, time.monotonic(), 0.1
     while True:
         for name in race.names:
             race.losses[name].append(step.losses[name])
-        if step.last or time.monotonic() - shown > OFTEN:
+            if race.seen is not None and step.index and np.isfinite(step.losses[name]):
+                race.seen.paths[name].append(_placed(race.seen.plane, step.weights(name)))
+        if step.last or race.pace == "slow" or time.monotonic() - shown > OFTEN:
+            race.tell(status="racing", rates=dict(step.rates), out=dict(step.out), images=dict(step.images))
             shown = time.monotonic()
-            plane = step.plane() if step.index > 1 else None
-            race.tell(
-                status="racing", rates=dict(step.rates), out=dict(step.out), images=dict(step.images), plane=plane
-            )  # fmt: skip
         if step.last:
             return step
-        if race.stop.is_set():
+        if step.index > 1 and time.monotonic() - rested > SHARE * work:
+            began = time.monotonic()
+            _look(race, network, data, "paths", step.plane(), step.index, COARSE)
+            rested = time.monotonic()
+            work = rested - began
+        if not _waited(race):
             return None
-        orders, race.orders = race.orders, {}
+        with race.changed:
+            orders, race.orders = race.orders, {}
+        orders = {name: rate for at, name, rate in race.asked.changes if at == step.index + 1} | orders
+        race.changes = race.changes + [(step.index + 1, name, rate) for name, rate in orders.items()]
         step = steps.send(orders or None)
 
 
-def _mapped(race: Race, network: Network, data: Dataset) -> Iterator[SurfaceStep]:
-    """The exact loss on the plane of the paths, coarse first."""
-    import torch
+def _waited(race: Race) -> bool:
+    """Keep the race's pace before its next step; False when it is stopped."""
+    began = time.monotonic()
 
-    plane = race.plane
-    assert plane is not None
+    def ready() -> bool:
+        return race.stop.is_set() or race.pace == "full" or (race.pace == "slow" and time.monotonic() - began >= SLOW)
+
+    while not ready():
+        time.sleep(0.02)
+    return not race.stop.is_set()
+
+
+def _placed(plane: Plane, weights: np.ndarray) -> list[float]:
+    return (plane.axes @ (weights - plane.centre)).tolist()
+
+
+def _look(
+    race: Race, network: Network, data: Dataset, kind: Literal["start", "paths"], plane: Plane, upto: int, size: int,
+    patience: float = PATIENCE,
+) -> None:  # fmt: skip
+    """See another plane of the race: the exact loss on it, coarse first, refined for as long as patience lasts."""
     module = copy.deepcopy(network.module)
+    lay(module, plane.centre)
+    landscape = Landscape(replace(network, module=module), data, _directions(module, plane))
+    if kind == "start":  # as far as the weights themselves are long, each way
+        reach = max(float(np.linalg.norm(plane.centre)), 1e-6)
+        x = y = np.linspace(-reach, reach, size)
+    else:
+        points = plane.paths.reshape(-1, 2)
+        points = points[np.isfinite(points).all(1)]
+        low, high = points.min(0), points.max(0)
+        room = MARGIN * np.maximum(high - low, 1e-6)
+        x, y = (np.linspace(low[k] - room[k], high[k] + room[k], size) for k in range(2))
+    number, began = 1 if race.seen is None else race.seen.number + 1, time.monotonic()
+    paths = {
+        name: [place.tolist() for place in path if np.isfinite(place).all()]
+        for name, path in zip(race.names, plane.paths, strict=True)
+    }
+    for step in surface_steps(landscape, x, y):
+        if step.known.all():  # the plane that was seen stays until there is something to see on this one
+            race.tell(seen=Seen(number, kind, plane, upto, paths, step))
+        if race.stop.is_set() or (race.seen and race.seen.number == number and time.monotonic() - began > patience):
+            return
+
+
+def _directions(module: Any, plane: Plane) -> Directions:
+    """A race's flat axes as the directions of a landscape."""
     parameters = dict(module.named_parameters())
-    sizes = np.cumsum([p.numel() for p in parameters.values()])[:-1]
-
-    def shaped(flat: np.ndarray) -> dict[str, np.ndarray]:
-        parts = np.split(flat, sizes)
-        return {name: part.reshape(tuple(p.shape)) for (name, p), part in zip(parameters.items(), parts, strict=True)}
-
-    with torch.no_grad():
-        for name, value in shaped(plane.centre).items():
-            parameters[name].copy_(torch.as_tensor(value))
-    directions = Directions(tuple(shaped(axis) for axis in plane.axes), "the plane of the paths")
-    if race.asked.limit:
-        from ..races import chosen_images
-
-        data = data.take(chosen_images(len(data), race.asked.limit, race.asked.seed))
-    landscape = Landscape(replace(network, module=module), data, directions)
-    points = plane.paths.reshape(-1, 2)
-    points = points[np.isfinite(points).all(1)]
-    low, high = points.min(0), points.max(0)
-    room = MARGIN * np.maximum(high - low, 1e-6)
-    yield from surface_steps(
-        landscape, np.linspace(low[0] - room[0], high[0] + room[0], FINE), np.linspace(low[1] - room[1], high[1] + room[1], FINE)
-    )  # fmt: skip
+    ends = np.cumsum([p.numel() for p in parameters.values()])[:-1]
+    return Directions(
+        tuple(
+            {
+                n: part.reshape(tuple(p.shape))
+                for (n, p), part in zip(parameters.items(), np.split(axis, ends), strict=True)
+            }
+            for axis in plane.axes
+        ),
+        "the plane of a race",
+    )

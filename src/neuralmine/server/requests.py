@@ -116,8 +116,15 @@ class DreamOrder(Strict):
     settings: dict[str, float] = {}
 
 
+Pace = Literal["paused", "slow", "full"]
+
+
 class RaceRequest(Strict):
-    """Optimizers raced from one start on the same batches; an empty rate is swept."""
+    """Optimizers raced from one start on the same batches; an empty rate is swept.
+
+    `start` is "random" (made from the seed), "own" (the network's), or the id of a start that was moved. `changes` are
+    rates from a step on: [step, optimizer, rate].
+    """
 
     network: NetworkRequest = NetworkRequest()
     data: DataRequest = DataRequest(part="train")
@@ -126,15 +133,26 @@ class RaceRequest(Strict):
     batch: int = Field(default=32, ge=1, le=10000)
     lr: str = ""
     limit: int = Field(default=0, ge=0)
-    start: Literal["own", "random"] = "random"
+    start: str = "random"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    pace: Pace = "full"
+    changes: list[tuple[int, str, float]] = Field(default=[], max_length=1000)
 
 
 class RaceOrder(Strict):
-    """What a race is told: other rates from the next step on, or to stop."""
+    """What a race is told: other rates from the next step on, how fast to go, or to stop."""
 
     stop: bool = False
+    pace: Pace | None = None
     rates: dict[str, float] = {}
+
+
+class RaceStart(Strict):
+    """A place of the plane of a race that is seen now (by its number), to start from."""
+
+    plane: int
+    x: float = Field(allow_inf_nan=False)
+    y: float = Field(allow_inf_nan=False)
 
 
 class RecordingRequest(Strict):

@@ -1,21 +1,39 @@
 // A race of optimizers: all from one start, their losses, their paths, and the surface they cross.
 import { binary, Failure, json, type Catalogue, type Numbers } from '../api';
 
+export interface Plane {
+  number: number;
+  kind: 'start' | 'paths';
+  upto: number; // the last step that it knows
+  explained: number | null; // the share of the steps' variance that it keeps
+  start: [x: number, y: number];
+  start_off: number; // how far the start is from it
+  done: number;
+  total: number;
+}
+/** Where a moved start comes from. */
+export interface Origin { x: number; y: number; kind: 'start' | 'paths'; upto: number; network: string; seed: number; from: string; optimizers: string }
 export interface RaceReport {
   id: string;
-  status: 'sweeping' | 'racing' | 'mapping' | 'done' | 'stopped' | 'failed';
+  status: 'opening' | 'sweeping' | 'racing' | 'mapping' | 'done' | 'stopped' | 'failed';
   message: string;
   names: string[];
   rates: Record<string, number>;
   losses: Record<string, (number | null)[]>;
   out: Record<string, string>;
   images: Record<string, number>;
+  changes: [step: number, name: string, rate: number][];
+  pace: Pace;
+  start: string;
+  about: Partial<Origin>;
+  plane: Plane | null;
   paths: Record<string, [number, number][]>;
-  explained: number | null;
-  surface: [done: number, total: number] | null;
   version: number;
 }
-export interface Surface { x: Numbers; y: Numbers; loss: Numbers; done: number; total: number }
+export type Pace = 'paused' | 'slow' | 'full';
+export interface Surface { plane: number; x: Numbers; y: Numbers; loss: Numbers; done: number; total: number }
+/** What is drawn: a surface with the paths in its own plane. */
+export interface Scene { plane: Plane; surface: Surface; paths: Record<string, [number, number][]> }
 export const OPTIMIZERS: [name: string, text: string][] = [
   ['one_weight_at_a_time', 'One weight at a time'],
   ['gradient_descent', 'Gradient descent (all images)'],
@@ -29,6 +47,8 @@ export const OPTIMIZERS: [name: string, text: string][] = [
   ['lbfgs', 'L-BFGS'],
 ];
 
+export const nameOf = (name: string) => OPTIMIZERS.find(([one]) => one === name)?.[1] ?? name;
+
 export class Race {
   address = $state('64-10');
   chosen: string[] = $state.raw(['gradient_descent', 'sgd', 'momentum', 'adam']);
@@ -37,14 +57,21 @@ export class Race {
   seed = $state(0);
   lr = $state(''); // "adam=0.01,sgd=0.5"; empty for swept rates
   at = $state(-1); // which step is shown; −1 for the latest
+  from = $state('random'); // the start: made from the seed, or the id of one that was moved
+  pace = $state<Pace>('full');
+  changes: [step: number, name: string, rate: number][] = $state.raw([]); // rates changed on the way
+  view = $state<'map' | '3d'>('map');
+  turn: [yaw: number, tilt: number, zoom: number] = $state.raw([-32, 34, 1]);
+  scale = $state<'log' | 'rank'>('log');
 
   catalogue = $state.raw<Catalogue | null>(null);
   now = $state.raw<RaceReport | null>(null);
-  surface = $state.raw<Surface | null>(null);
+  scene = $state.raw<Scene | null>(null);
+  aim = $state.raw<[x: number, y: number] | null>(null); // where the start is being moved to
   failure = $state.raw<Failure | null>(null);
   playing = $state(false);
   private events: EventSource | null = null;
-  private mapped = -1;
+  private mapped = '';
   private timer: ReturnType<typeof setInterval> | undefined;
 
   get count() {
@@ -54,7 +81,11 @@ export class Race {
     return this.at < 0 ? this.count : Math.min(this.at, this.count);
   }
   get running() {
-    return this.now !== null && ['sweeping', 'racing', 'mapping'].includes(this.now.status);
+    return this.now !== null && ['opening', 'sweeping', 'racing', 'mapping'].includes(this.now.status);
+  }
+  /** A race on its way lays its plane anew: the start can be moved when it stands still. */
+  get movable() {
+    return this.scene !== null && this.now !== null && (!this.running || this.now.pace === 'paused');
   }
   /** A colour follows its optimizer to every panel of a race. */
   colour(name: string) {
@@ -71,11 +102,26 @@ export class Race {
     this.batch = whole('batch', 32, 1, 1000);
     this.seed = whole('seed', 0, 0, 99999);
     this.lr = query.get('lr') ?? '';
+    this.from = query.get('start') ?? 'random';
+    this.pace = query.get('pace') === 'slow' ? 'slow' : 'full';
+    this.changes = (query.get('changes') ?? '').split(',').map((one) => one.split(':')).filter((parts) => parts.length === 3).map(([step, name, rate]) => [Number(step) || 0, name!, Number(rate)]);
+    this.view = query.get('view') === '3d' ? '3d' : 'map';
+    this.scale = query.get('height') === 'rank' ? 'rank' : 'log';
+    const turn = (query.get('turn') ?? '').split(',').map(Number);
+    if (turn.length === 3 && turn.every(Number.isFinite)) this.turn = [turn[0]!, Math.min(90, Math.max(2, turn[1]!)), Math.min(6, Math.max(0.6, turn[2]!))];
     json<Catalogue>('/api/catalogue').then((found) => (this.catalogue = found), (error) => (this.failure = error));
-    void this.begin();
+    void this.begin(true);
     $effect(() => {
       const query = new URLSearchParams({ net: this.address, race: this.chosen.join(','), steps: String(this.steps), batch: String(this.batch), seed: String(this.seed) });
       if (this.lr) query.set('lr', this.lr);
+      if (this.from !== 'random') query.set('start', this.from);
+      if (this.pace === 'slow') query.set('pace', 'slow');
+      if (this.changes.length) query.set('changes', this.changes.map((one) => one.join(':')).join(','));
+      if (this.view === '3d') {
+        query.set('view', '3d');
+        query.set('turn', this.turn.map((v) => Number(v.toFixed(2))).join(','));
+        if (this.scale === 'rank') query.set('height', 'rank');
+      }
       const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
       return () => clearTimeout(timer);
     });
@@ -84,35 +130,67 @@ export class Race {
       clearInterval(this.timer);
     });
   }
-  async begin() {
+  /** Race from the start; `again` with the rates changed at the same steps as before. */
+  async begin(again = false) {
+    this.pause();
     try {
       if (this.chosen.length < 2) throw new Failure('A race needs at least two optimizers.', 'Tick another one.');
-      const body = { network: { address: this.address }, optimizers: this.chosen.join(','), steps: this.steps, batch: this.batch, seed: this.seed, lr: this.lr };
+      const changes = again ? this.changes.filter(([, name]) => this.chosen.includes(name)) : [];
+      const body = { network: { address: this.address }, optimizers: this.chosen.join(','), steps: this.steps, batch: this.batch, seed: this.seed, lr: this.lr, start: this.from, pace: this.pace, changes };
       const report = await json<RaceReport>('/api/races', body);
-      [this.failure, this.now, this.surface, this.at, this.mapped] = [null, report, null, -1, -1];
+      [this.failure, this.now, this.at, this.mapped, this.aim, this.changes] = [null, report, -1, '', null, changes];
       this.events?.close();
       const events = (this.events = new EventSource(`/api/races/${report.id}/events`));
       events.onmessage = (message) => {
         const said = JSON.parse(message.data) as RaceReport;
         this.now = said;
+        if (said.changes.length > this.changes.length) this.changes = said.changes;
         if (said.status === 'failed') this.failure = new Failure(said.message, 'Change what is raced, and race again.');
-        if (said.surface && said.surface[0] !== this.mapped) void this.fetchSurface(said.id, said.surface[0]);
+        this.see(said);
         if (!this.running) events.close();
       };
     } catch (error) {
       this.failure = error as Failure;
     }
   }
-  private async fetchSurface(id: string, done: number) {
-    this.mapped = done;
+  /** Draw the paths in the plane they are in; a new plane is seen when its surface is here. */
+  private see(said: RaceReport) {
+    if (!said.plane) return;
+    const shown = `${said.id} ${said.plane.number}`, wanted = `${shown} ${said.plane.done}`;
+    if (this.seen === shown && this.scene) this.scene = { ...this.scene, plane: { ...said.plane, done: this.scene.surface.done }, paths: said.paths };
+    if (wanted !== this.mapped) void this.fetchSurface(said.id, wanted);
+  }
+  private seen = '';
+  private async fetchSurface(id: string, wanted: string) {
+    this.mapped = wanted;
     try {
-      const found = await binary<Surface>(`/api/races/${id}/surface`, undefined);
-      if (id === this.now?.id) this.surface = found;
+      const surface = await binary<Surface>(`/api/races/${id}/surface`, undefined);
+      const now = this.now;
+      if (id !== now?.id || now.plane?.number !== surface.plane) return; // a newer one is on its way
+      if (this.seen !== `${id} ${surface.plane}`) this.aim = null;
+      this.seen = `${id} ${surface.plane}`;
+      this.scene = { plane: now.plane, surface, paths: now.paths };
     } catch (error) {
       this.failure = error as Failure;
     }
   }
-  async tell(order: { stop?: boolean; rates?: Record<string, number> }) {
+  /** Race from the place of the plane that the start was moved to. */
+  async move(x: number, y: number) {
+    if (!this.now || !this.scene || !this.movable) return;
+    this.aim = [x, y];
+    try {
+      this.from = (await json<{ start: string }>(`/api/races/${this.now.id}/start`, { plane: this.scene.plane.number, x, y })).start;
+    } catch (error) {
+      this.failure = error as Failure;
+      return;
+    }
+    await this.begin();
+  }
+  async goBack() {
+    this.from = 'random';
+    await this.begin();
+  }
+  async tell(order: { stop?: boolean; pace?: Pace; rates?: Record<string, number> }) {
     if (!this.now) return;
     try {
       await json(`/api/races/${this.now.id}/control`, order);
