@@ -1,6 +1,9 @@
 """The Learning page, used as a person would: race, scrub, look at one, change the start."""
 
+import io
+
 import pytest
+from PIL import Image
 
 from .conftest import violations
 
@@ -54,8 +57,136 @@ def test_too_few_optimizers_say_so(open_page, server):
     page.wait_for_selector("[role=alert] >> text=at least two")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])
-def test_axe_finds_nothing(open_page, server, scheme, width):
-    page = raced(open_page(width=width, scheme=scheme), server)
+def moved(page):
+    page.wait_for_selector("text=Weights moved by hand")
+    page.wait_for_selector("text=3 optimizers, 8 steps, one start.")
+    return losses(page)
+
+
+def test_the_start_is_dragged_and_the_link_repeats_the_race(open_page, server):
+    page = raced(open_page(), server)
+    before = losses(page)
+    box = page.locator("button.start").bounding_box()
+    page.mouse.move(box["x"] + 14, box["y"] + 14)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, box["y"] + 90, steps=3)
+    page.mouse.up()
+    after = moved(page)
+    assert after != before
+    page.wait_for_url("**start=*")
+    again = open_page()
+    again.goto(page.url)
+    assert moved(again) == after
+    page.locator("h1").evaluate("document.activeElement.blur()")
+    page.keyboard.press("b")
+    page.wait_for_selector("text=Random weights of seed 0")
+    page.wait_for_selector("text=3 optimizers, 8 steps, one start.")
+    assert losses(page) == before
+
+
+def test_the_start_is_moved_by_keyboard_and_by_number(open_page, server):
+    page = raced(open_page(), server)
+    page.focus("button.start")
+    page.keyboard.press("Shift+ArrowRight")
+    away = page.get_by_label("across").input_value()
+    page.keyboard.press("Escape")
+    assert page.get_by_label("across").input_value() != away
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    first = moved(page)
+    page.get_by_label("upwards").fill("1")
+    page.get_by_label("upwards").press("Tab")
+    page.get_by_role("button", name="Race from there").click()
+    page.wait_for_selector("text=itself from a moved start")
+    assert moved(page) != first
+
+
+def test_in_3d_it_turns_zooms_and_says_the_same_exact_losses(open_page, server):
+    page = raced(open_page(), server, QUICK + "&view=3d")
+    view = page.locator("[aria-roledescription='surface in 3D']")
+    words = view.get_attribute("aria-label")
+    # Something is drawn: the picture of it has many colours.
+    drawn = Image.open(io.BytesIO(view.screenshot())).convert("RGB")
+    assert len(drawn.getcolors(1 << 20)) > 50
+    view.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("+")
+    page.wait_for_url("**turn=-38%2C34%2C1.2**")
+    page.keyboard.press("Shift+ArrowUp")
+    walked = view.inner_text()
+    place, value = walked.rsplit(" ", 1)
+    assert "loss" in place
+    box = view.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 0.62 * box["height"])
+    assert view.inner_text() not in ("", walked)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + 0.62 * box["height"] + 20, steps=3)
+    page.mouse.up()
+    page.wait_for_function("!location.search.includes('turn=-38')")
+    page.locator("h1").evaluate("document.activeElement.blur()")
+    page.keyboard.press("v")
+    flat = page.locator("[aria-roledescription='contour map']").get_attribute("aria-label")
+    shared = flat[: flat.index("Arrow keys")]
+    assert words.startswith(shared.rstrip())
+    assert float(value) in [pytest.approx(v, rel=1e-5) for v in surface_of(page, server)]
+
+
+def surface_of(page, server):
+    """All heights, as the page saves them."""
+    page.click("[aria-label^='Copy the numbers of Exact loss']")
+    page.wait_for_selector("text=Numbers copied.")
+    lines = page.evaluate("navigator.clipboard.readText()").splitlines()[1:]
+    return [float(v) for line in lines for v in line.split(",")[1:]]
+
+
+def test_without_webgl_the_map_is_shown_and_says_why(open_page, server):
+    page = open_page()
+    page.add_init_script("""const real = HTMLCanvasElement.prototype.getContext;
+      HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+        return kind === 'webgl2' ? null : real.call(this, kind, ...more); };""")
+    raced(page, server, QUICK + "&view=3d")
+    page.wait_for_selector("text=gives no WebGL2")
+    assert page.locator("[aria-roledescription='contour map']").count() == 1
+
+
+def test_a_drawing_that_was_lost_comes_back(open_page, server):
+    page = raced(open_page(), server, QUICK + "&view=3d")
+    page.evaluate(
+        "window.lose = document.querySelector('canvas').getContext('webgl2').getExtension('WEBGL_lose_context')"
+    )
+    page.evaluate("lose.loseContext()")
+    page.wait_for_selector("text=took its drawing back")
+    page.evaluate("lose.restoreContext()")
+    page.wait_for_selector("text=took its drawing back", state="detached")
+
+
+def test_rates_are_changed_while_it_runs(open_page, server):
+    page = open_page()
+    page.goto(server.url(f"/learning{QUICK.replace('steps=8', 'steps=30')}&pace=slow"))
+    page.wait_for_selector("text=Racing: step 2")
+    page.click("[aria-label='Double the rate of Adam']")
+    page.wait_for_selector("text=Rates changed on the way (dots on the curves): Adam 0.02")
+    page.locator("h1").evaluate("document.activeElement.blur()")
+    page.keyboard.press("p")
+    page.wait_for_selector("text=Held: step")
+    assert page.locator("button.start").count() == 1  # what stands still can be moved
+    page.wait_for_url("**changes=*adam%3A0.02*")
+    page.select_option("label:has-text('Pace') select", "full")
+    page.click("text=Go on")
+    page.wait_for_selector("text=3 optimizers, 30 steps, one start.")
+
+
+def test_what_goes_wrong_is_said(open_page, server):
+    page = open_page()
+    page.goto(server.url("/learning?net=best&race=sgd,adam&steps=4&lr=1e30"))
+    page.wait_for_selector("text=Adam fell out at step 1: the loss became nan at a rate of 1e+30; give no rate")
+    assert page.inner_text("table").count("▲ fell out") == 2
+    page.goto(server.url("/learning?race=sgd,adam&steps=4&lr=sgd=1,adam=0.01&batch=5000"))
+    assert "fewer than a batch of 5000" in page.inner_text("[role=alert]")
+
+
+@pytest.mark.parametrize(("scheme", "width", "more"), [("light", 1440, ""), ("dark", 390, "&view=3d")])
+def test_axe_finds_nothing(open_page, server, scheme, width, more):
+    page = raced(open_page(width=width, scheme=scheme), server, QUICK + more)
     page.wait_for_timeout(500)
     assert violations(page) == []

@@ -99,7 +99,7 @@ export class Race {
     const names = (query.get('race') ?? '').split(',').filter((name) => OPTIMIZERS.some(([one]) => one === name));
     if (names.length >= 2) this.chosen = names;
     this.steps = whole('steps', 60, 2, 2000);
-    this.batch = whole('batch', 32, 1, 1000);
+    this.batch = whole('batch', 32, 1, 10000);
     this.seed = whole('seed', 0, 0, 99999);
     this.lr = query.get('lr') ?? '';
     this.from = query.get('start') ?? 'random';

@@ -12,7 +12,7 @@ export function seenFrom(yaw: number, tilt: number, zoom: number, aspect: number
   const [ca, sa, cb, sb] = [Math.cos(a), Math.sin(a), Math.cos(b), Math.sin(b)];
   // Rows of the turned world: right, up, towards the eye; z is lowered: it turns about the middle of the plane, a third up.
   const right = [ca, -sa, 0], up = [sa * sb, ca * sb, cb], near = [-sa * cb, -ca * cb, sb];
-  const lens = 3 * zoom, [front, back] = [FAR - 2.2, FAR + 2.2];
+  const lens = 2.8 * zoom, [front, back] = [FAR - 2.2, FAR + 2.2];
   const depth = [(front + back) / (back - front), (-2 * front * back) / (back - front)] as const;
   const m = new Float32Array(16);
   for (let k = 0; k < 3; k++) {
