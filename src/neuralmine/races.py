@@ -276,7 +276,7 @@ class Race:
         if math.isfinite(loss) and loss <= EXPLODED * max(self.first, 1e-3):
             return ""
         became = f"rose from {self.first:.3g} to {loss:.3g}" if math.isfinite(loss) else f"became {loss}"
-        advice = f"try {rate / 10:g}" if rate <= GRID[-1] else "give no rate, and it is swept"
+        advice = f"try {rate / 10:g}" if rate / 10 <= GRID[-1] else "give no rate, and it is swept"
         return f"fell out at step {index}: the loss {became} at a rate of {rate:g}; {advice}"
 
     def apply(self, runners: Mapping[str, Runner], change: Mapping[str, float] | None) -> None:
