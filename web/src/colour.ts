@@ -45,3 +45,16 @@ export function onTop(background: string): string {
   const light = 0.2126 * (r / 255) ** 2.2 + 0.7152 * (g / 255) ** 2.2 + 0.0722 * (b / 255) ** 2.2;
   return light > 0.18 ? '#1b1814' : '#ffffff';
 }
+
+/** Many values at once, each a pixel: the same colours as `colour` gives, for pictures that move. */
+export function painted(values: ArrayLike<number>, columns: number, scale: Scale, limit: number, centre = 0): ImageData {
+  const image = new ImageData(columns, values.length / columns);
+  const seen = new Map<string, Rgb>();
+  for (let i = 0; i < values.length; i++) {
+    const text = colour(values[i]! - centre, scale, limit);
+    let rgb = seen.get(text);
+    if (!rgb) seen.set(text, (rgb = text.match(/\d+/g)!.map(Number) as Rgb));
+    image.data.set([rgb[0], rgb[1], rgb[2], 255], 4 * i);
+  }
+  return image;
+}

@@ -28,7 +28,7 @@ from ..stores import runs, uploads
 from ..training import Settings
 from ..types import Finding, Network, Verdict
 from ..wire import frame
-from . import LOOPBACK, dreams, examples, jobs, page_folder, races, recordings, resolve
+from . import LOOPBACK, dreams, examples, jobs, page_folder, races, recordings, resolve, toys
 from .requests import (
     ControlRequest,
     DataRequest,
@@ -68,6 +68,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     _dream(app)
     _race(app)
     recordings.add(app)
+    toys.add(app)
     _page(app)
     return app
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -185,3 +185,36 @@ class InputsRequest(RecordingRequest):
     """Some of the traced inputs, as pictures."""
 
     indices: list[int] = Field(max_length=100)
+
+
+class ToyRequest(Strict):
+    """A toy problem and a small net for it; `weights` are all of them in a row, of a net that had so many updates."""
+
+    problem: Literal["xor", "spirals", "circles"] = "xor"
+    points: int = Field(default=200, ge=8, le=2000)
+    noise: float = Field(default=0.3, ge=0, le=1)
+    hidden: list[Annotated[int, Field(ge=1, le=8)]] = Field(default=[4, 4], max_length=4)
+    activation: Literal["identity", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"] = "tanh"
+    optimizer: Literal["gradient_descent", "sgd", "momentum", "adagrad", "rmsprop", "adam"] = "adam"
+    lr: float = Field(default=0.03, gt=0, le=100)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    weights: list[float] | None = Field(default=None, max_length=1000)
+    updates: int = Field(default=0, ge=0)
+
+
+class ToyOrder(Strict):
+    """What a toy is told. `set` moves one weight (the first of a movement is what undo goes back to), `change` is of the training."""
+
+    do: Literal["play", "pause", "step", "set", "undo", "redo", "change"]
+    speed: Literal["slow", "medium", "fast"] | None = None
+    weight: WeightEdit | None = None
+    first: bool = True
+    optimizer: Literal["gradient_descent", "sgd", "momentum", "adagrad", "rmsprop", "adam"] | None = None
+    lr: float | None = Field(default=None, gt=0, le=100)
+
+
+class ToyPicture(Strict):
+    """How finely the neurons' maps are drawn, and the place of the plane that is opened to its arithmetic."""
+
+    points: int = Field(default=21, ge=3, le=101)
+    place: tuple[float, float] | None = None

@@ -1,4 +1,5 @@
 // The parts of the Learning page, each at an address of its own.
 export const SECTIONS: { path: string; name: string; about: string }[] = [
   { path: '/learning', name: 'Race', about: 'optimizers from one start, and the surface they cross' },
+  { path: '/learning/toys', name: 'Toy problems', about: 'a small net on two numbers, each neuron with its own decision map' },
 ];
