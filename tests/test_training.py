@@ -210,3 +210,95 @@ def test_settings_that_cannot_be_are_refused(settings, error, parts):
 def test_data_with_more_classes_than_outputs_are_refused(parts):
     with pytest.raises(DataError, match="outputs"):
         nm.train(fresh("64-2"), parts[0])
+
+
+def test_early_stopping_ends_with_the_best_weights_of_a_made_up_sequence(parts, monkeypatch):
+    import neuralmine.training as training
+
+    losses = iter([9.0, 5.0, 4.0, 4.5, 3.0, 3.2, 3.0, 3.1, 2.0, 1.0])  # epoch 4 is the best; 3 in vain, then it ends
+    real, kept = training._Run.measure, {}
+
+    def measured(run):
+        metrics = real(run)
+        if run.seen == 0 and run.epoch not in kept:
+            kept[run.epoch] = (weights(run.network), next(losses))
+        return {**metrics, "validation_loss": kept[run.epoch][1]}
+
+    monkeypatch.setattr(training._Run, "measure", measured)
+    network = fresh()
+    steps = list(nm.train(network, parts[0], batch=64, lr=0.3, epochs=30, validation=0.2, patience=3))
+    assert [step.epoch for step in steps] == list(range(8))
+    assert steps[-1].last
+    assert not any(step.last for step in steps[:-1])
+    assert steps[-1].metrics["best_epoch"] == 4
+    assert same(weights(network), kept[4][0])
+
+
+def test_images_kept_aside_are_never_trained_on_and_the_rest_is_trained_plainly(parts):
+    network, twin = fresh(), fresh()
+    for step in nm.train(network, parts[0], batch=32, lr=0.3, epochs=2, seed=5, validation=0.2):  # noqa: B007
+        pass
+    count = len(parts[0])
+    order = np.random.default_rng([5, 2]).permutation(count)
+    aside, rest = np.sort(order[: round(0.2 * count)]), np.sort(order[round(0.2 * count) :])
+    assert set(aside).isdisjoint(rest)
+    for _step in nm.train(twin, parts[0].take(rest), batch=32, lr=0.3, epochs=2, seed=5):
+        pass
+    assert same(weights(network), weights(twin))
+    with torch.no_grad():
+        output = twin.module(torch.tensor(parts[0].images[aside], dtype=torch.float64))
+    ideal = torch.eye(10)[torch.tensor(parts[0].labels[aside])]
+    assert step.metrics["validation_loss"] == pytest.approx(float(((output - ideal) ** 2).sum(1).mean()))
+
+
+def test_early_stopping_goes_on_exactly_where_it_was(parts, tmp_path):
+    settings = {"batch": 32, "lr": 3.0, "epochs": 40, "validation": 0.2, "patience": 2, "seed": 1}
+    whole, network, resumed = fresh(), fresh(), fresh(seed=9)
+    ends = [step.epoch for step in nm.train(whole, parts[0], **settings)]
+    assert ends[-1] < 40
+    for step in nm.train(network, parts[0], **settings):
+        if step.epoch == ends[-2]:
+            runs.save_state(tmp_path, step.capture())
+            at = step.index
+            break
+    state = runs.state_at(tmp_path, at)
+    assert [step.epoch for step in nm.train(resumed, parts[0], start=state, **state["settings"])] == ends[-1:]
+    assert same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"patience": 3}, "not trained on"),
+    ({"patience": 3, "validation": 0.2, "average": 0.9}, "averaging both"),
+    ({"validation": 0.001}, "of 225 images is 0"),
+])  # fmt: skip
+def test_early_stopping_says_what_it_needs(settings, words, parts):
+    with pytest.raises(UsageError, match=words):
+        list(nm.train(fresh(), parts[0], epochs=1, **settings))
+
+
+def test_schedules_are_the_rates_they_say(parts):
+    rates = {}
+    for schedule in ("step", "warmup"):
+        steps = nm.train(
+            fresh(), parts[0].take(slice(0, 100)), lr=1.0, batch=10, epochs=4, schedule=schedule, pace="update"
+        )
+        rates[schedule] = [step.metrics["lr"] for step in steps if "lr" in step.metrics]
+    # The rate beside a step is the next one's: after 20 of 40 updates a tenth, after 30 a hundredth.
+    assert rates["step"] == [1.0] * 19 + [0.1] * 10 + [0.01] * 11
+    assert rates["warmup"][:2] == pytest.approx([0.5, 0.75])
+    assert max(rates["warmup"]) == pytest.approx(1.0, abs=0.01)
+    assert rates["warmup"][21] == pytest.approx(0.5, abs=1e-9)  # half way down: 22 of 4 … 40
+    assert rates["warmup"][-1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["squared", "cross_entropy"])
+def test_label_smoothing_is_torchs(name, parts):
+    from neuralmine.losses import mean_loss
+
+    output, labels = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 4
+    wanted = 0.8 * torch.eye(4)[labels] + 0.2 / 4
+    theirs = {
+        "squared": 4 * torch.nn.functional.mse_loss(output, wanted),
+        "cross_entropy": torch.nn.functional.cross_entropy(output, labels, label_smoothing=0.2),
+    }[name]
+    assert float(mean_loss(name, output, labels, 0.2)) == pytest.approx(float(theirs), rel=1e-6)

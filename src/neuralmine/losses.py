@@ -52,9 +52,18 @@ def per_output(name: str, output: torch.Tensor, labels: torch.Tensor) -> torch.T
     raise UnknownName("loss", name, LOSSES)
 
 
-def mean_loss(name: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The set's loss divided by the number of images: what training lowers."""
-    return per_output(name, output, labels).sum() / len(labels)
+def mean_loss(name: str, output: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """The set's loss divided by the number of images: what training lowers.
+
+    With label smoothing that share of the ideal is spread evenly over the classes (a network of one output has two).
+    """
+    if not smoothing:
+        return per_output(name, output, labels).sum() / len(labels)
+    even = 1 / max(output.shape[1], 2)
+    wanted = (1 - smoothing) * ideal(output, labels) + smoothing * even
+    if name == "squared":
+        return ((output - wanted) ** 2).sum() / len(labels)
+    return -(output.log_softmax(1) * wanted).sum() / len(labels)
 
 
 def chosen(output: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 EXPLODED = 1_000.0  # a loss this many times the first one is called exploding
 PACES = ("epoch", "update")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "step", "warmup")
+WARM = 0.1  # share of the training over which "warmup" rises
 ONE_WEIGHT = "one_weight_at_a_time"
 
 
@@ -28,10 +30,15 @@ class Settings:
 
     lr: the learning rate; for one weight at a time the hop is lr × slope.
     batch: images an update; `gradient_descent` and one weight at a time always use all of them.
-    schedule: "constant", or "cosine" (down to 0 over the epochs).
+    schedule: "constant"; "cosine" (down to 0 over the epochs); "step" (a tenth of the rate after half of the epochs, a
+        hundredth after three quarters); "warmup" (up from 0 over the first tenth, then down along a cosine).
+    smoothing: label smoothing: this share of what is wanted is spread evenly over all classes.
     shift, rotate, scale: largest random shift in pixels, rotation in degrees and relative change of size that a
         training image gets each time it is shown; 0 for none.
     average: decay of an exponential moving average of the weights, which the network ends with; 0 for none.
+    validation: share of the training images kept aside, by the seed: never trained on, measured at each epoch.
+    patience: stop when the loss on those has not fallen for so many epochs, and end with the weights that had the
+        lowest (early stopping); 0 for never.
     pace: a Step after every "epoch" or after every "update" (a batch, or one weight).
     evaluate: measure loss and accuracy on all images every so many updates; 0 for at the end of each epoch.
     """
@@ -49,6 +56,8 @@ class Settings:
     rotate: float = 0.0
     scale: float = 0.0
     average: float = 0.0
+    validation: float = 0.0
+    patience: int = 0
     pace: str = "epoch"
     evaluate: int = 0
 
@@ -59,12 +68,21 @@ class Settings:
                 raise UsageError(
                     f"{name} is {value!r}; it must lie from {low:g} to {high:g}.", "Choose a value in between."
                 )
-        for name in ("epochs", "batch", "seed", "evaluate"):
+        for name in ("epochs", "batch", "seed", "evaluate", "patience"):
             if getattr(self, name) != int(getattr(self, name)):
                 raise UsageError(f"{name} is {getattr(self, name)!r}.", "Give a whole number.")
         for name, allowed in (("pace", PACES), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise UnknownName(name, getattr(self, name), allowed)
+        if self.patience and not self.validation:
+            raise UsageError(
+                "Early stopping needs images that are not trained on.", "Set validation, say to 0.15, or patience to 0."
+            )
+        if self.patience and self.average:
+            raise UsageError(
+                "Early stopping and averaging both decide with which weights the network ends.",
+                "Set patience or average to 0.",
+            )
 
     def changed(self, **values: Any) -> Settings:
         """These settings with some values replaced. Raises UnknownName for a setting that does not exist."""
@@ -77,7 +95,7 @@ class Settings:
 _RANGES = (
     ("lr", 0, 1e6), ("momentum", 0, 0.9999), ("weight_decay", 0, 10), ("smoothing", 0, 0.9), ("epochs", 1, 1_000_000),
     ("batch", 1, 1_000_000), ("seed", 0, 2**31), ("shift", 0, 8), ("rotate", 0, 180), ("scale", 0, 0.9),
-    ("average", 0, 0.99999), ("evaluate", 0, 1_000_000_000),
+    ("average", 0, 0.99999), ("validation", 0, 0.9), ("patience", 0, 1_000_000), ("evaluate", 0, 1_000_000_000),
 )  # fmt: skip
 
 
@@ -148,6 +166,9 @@ class _Run:
     optimizer: Any = None
     averaged: dict[str, torch.Tensor] = field(default_factory=dict)
     good: dict[str, torch.Tensor] = field(default_factory=dict)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)  # the weights that early stopping would end with
+    best_loss: float = math.inf
+    best_epoch: int = 0
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -155,15 +176,24 @@ class _Run:
 
         if not any(True for _ in self.network.module.parameters()):
             raise NetworkError("This network has no weights, so there is nothing to train.", "Load another network.")
+        aside = None
+        if self.settings.validation:
+            self.data, aside = kept_aside(self.data, self.settings.validation, self.settings.seed)
         self.inputs = self.network.encode(self.data.images)
         self.labels = torch.as_tensor(np.asarray(self.data.labels, dtype=np.int64))
+        module = self.network.module
+        flags = [(part, part.training) for part in module.modules()]
         with torch.no_grad():
-            # Labels and outputs that do not fit are refused here, before the caller's first step.
-            mean_loss(self.network.loss, self.network.module(self.inputs), self.labels)
-        self.held_out = None
-        if self.test is not None:
-            labels = torch.as_tensor(np.asarray(self.test.labels, dtype=np.int64))
-            self.held_out = (self.network.encode(self.test.images), labels)
+            # Labels and outputs that do not fit are refused here, before the caller's first step; in eval mode, or
+            # batch normalisation would count these images twice.
+            mean_loss(self.network.loss, module.eval()(self.inputs), self.labels)
+        for part, flag in flags:
+            part.training = flag
+        self.measured = {"": (self.inputs, self.labels)}
+        for name, part in (("validation_", aside), ("test_", self.test)):
+            if part is not None:
+                labels = torch.as_tensor(np.asarray(part.labels, dtype=np.int64))
+                self.measured[name] = (self.network.encode(part.images), labels)
 
     def steps(self) -> Generator[Step, Mapping[str, Any] | None, None]:
         module = self.network.module
@@ -206,10 +236,25 @@ class _Run:
                         yield self.step(self.measure(), trouble, last=True)
                         return
                     self.keep_good()
-                self.apply((yield self.step(metrics, _dead(metrics), last=last)))
+                stopped = ended and self.settings.patience > 0 and self.early(metrics, last)
+                self.apply((yield self.step(metrics, _dead(metrics), last=last or stopped)))
+                if stopped:
+                    return
         finally:
             for name, part in module.named_modules():
                 part.training = flags[name]
+
+    def early(self, metrics: dict[str, float], last: bool) -> bool:
+        """Early stopping at the end of an epoch: keep the best weights, and end with them when it is time."""
+        if metrics["validation_loss"] < self.best_loss:
+            self.best_loss, self.best_epoch = metrics["validation_loss"], self.epoch
+            self.best = {name: tensor.detach().clone() for name, tensor in self.network.module.state_dict().items()}
+        stopped = self.epoch - self.best_epoch >= self.settings.patience
+        if last or stopped:
+            self.network.module.load_state_dict(self.best)
+            metrics |= self.measure()
+        metrics["best_epoch"] = self.best_epoch
+        return stopped
 
     def step(self, metrics: Mapping[str, float], trouble: tuple[Trouble, ...] = (), last: bool = False) -> Step:
         module = self.network.module
@@ -238,11 +283,11 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.zero_grad()
-        output = module(inputs)
-        loss = mean_loss(self.network.loss, output, labels)
-        if self.settings.smoothing and self.network.loss == "cross_entropy":
-            uniform = -output.log_softmax(1).mean(1).mean()
-            loss = (1 - self.settings.smoothing) * loss + self.settings.smoothing * uniform
+        try:
+            output = module(inputs)
+        except ValueError as error:  # a last batch of one image has no spread to normalise by
+            raise UsageError(f"A batch of {len(which)} cannot be trained on: {error}", "Change batch.") from error
+        loss = mean_loss(self.network.loss, output, labels, self.settings.smoothing)
         value = loss.item()
         if np.isfinite(value):
             loss.backward()
@@ -291,10 +336,18 @@ class _Run:
         return warp(inputs, wanted.shift, wanted.rotate, wanted.scale, generator)
 
     def rate(self) -> float:
-        if self.settings.schedule == "constant":
-            return self.settings.lr
-        done = min((self.epoch + self.seen / len(self.data)) / self.settings.epochs, 1.0)
-        return self.settings.lr * 0.5 * (1 + float(np.cos(np.pi * done)))
+        lr, schedule, epochs = self.settings.lr, self.settings.schedule, self.settings.epochs
+        done = min((self.epoch + self.seen / len(self.data)) / epochs, 1.0)
+        if schedule == "constant":
+            return lr
+        if schedule == "step":
+            return lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
+        if schedule == "warmup":
+            ahead = done + min(self.settings.batch, len(self.data)) / len(self.data) / epochs  # the first is not 0
+            if ahead < WARM:
+                return lr * ahead / WARM
+            done = max(done - WARM, 0.0) / (1 - WARM)
+        return lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def update_average(self) -> None:
         decay = min(self.settings.average, (1 + self.index) / (10 + self.index))  # a short memory at first
@@ -306,6 +359,8 @@ class _Run:
         if not change:
             return
         before, self.settings = self.settings, self.settings.changed(**change)
+        if self.settings.validation != before.validation:
+            raise UsageError("The images kept aside cannot change on the way.", "Set validation before the training.")
         if (before.optimizer, before.momentum, before.weight_decay) != (
             self.settings.optimizer, self.settings.momentum, self.settings.weight_decay,
         ):  # fmt: skip
@@ -326,22 +381,19 @@ class _Run:
         self.optimizer = optimizers.make(s.optimizer, module.parameters(), s.lr, **options)
 
     def measure(self) -> dict[str, float]:
-        """Loss and accuracy on all training images, and on the held-out ones."""
+        """Loss and accuracy on all training images, on those kept aside, and on the test part."""
         import torch
 
         module = self.network.module
         module.eval()
         with torch.no_grad():
-            output = module(self.inputs)
-            metrics = {
-                "loss": float(mean_loss(self.network.loss, output, self.labels)),
-                "train_accuracy": float((chosen(output) == self.labels).double().mean()),
-                "dead_outputs": float(len(dead_outputs(output, self.labels))),
-            }
-            if self.held_out is not None:
-                output = module(self.held_out[0])
-                metrics["test_loss"] = float(mean_loss(self.network.loss, output, self.held_out[1]))
-                metrics["test_accuracy"] = float((chosen(output) == self.held_out[1]).double().mean())
+            metrics: dict[str, float] = {}
+            for name, (inputs, labels) in self.measured.items():
+                output = module(inputs)
+                metrics[f"{name}loss"] = float(mean_loss(self.network.loss, output, labels))
+                metrics[f"{name or 'train_'}accuracy"] = float((chosen(output) == labels).double().mean())
+                if not name:
+                    metrics["dead_outputs"] = float(len(dead_outputs(output, labels)))
         return metrics
 
     def keep_good(self) -> None:
@@ -360,6 +412,9 @@ class _Run:
             "weights": {name: t.detach().clone() for name, t in self.network.module.state_dict().items()},
             "optimizer": copy.deepcopy(self.optimizer.state_dict()) if self.optimizer is not None else {},
             "averaged": {name: t.clone() for name, t in self.averaged.items()},
+            "best": {name: t.clone() for name, t in self.best.items()},
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -367,6 +422,9 @@ class _Run:
         self.first_loss, self.resumed = state["first_loss"], True
         self.network.module.load_state_dict(state["weights"])
         self.averaged = {name: t.clone() for name, t in state["averaged"].items()}
+        # A run recorded before there was early stopping says nothing of it.
+        self.best = {name: t.clone() for name, t in state.get("best", {}).items()}
+        self.best_loss, self.best_epoch = state.get("best_loss", math.inf), state.get("best_epoch", 0)
         if state["optimizer"] and state["settings"]["optimizer"] == self.settings.optimizer:
             self.make_optimizer()
             self.optimizer.load_state_dict(state["optimizer"])
@@ -378,6 +436,17 @@ def reseed_dropout(module: torch.nn.Module, seed: int, index: int) -> None:
         generator = getattr(part, "generator", None)
         if generator is not None:
             generator.manual_seed(hash((seed, index, place)) & 0x7FFF_FFFF)
+
+
+def kept_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The images to train on, and the share kept aside for validation, drawn by the seed."""
+    order = np.random.default_rng([seed, 2]).permutation(len(data))
+    count = round(share * len(data))
+    if not 0 < count < len(data):
+        raise UsageError(
+            f"{share:g} of {len(data)} images is {count}.", "Change validation so that both parts hold some."
+        )
+    return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
 
 
 def warp(

@@ -16,7 +16,12 @@ from neuralmine.stores.findings import load_finding
 from neuralmine.wire import frame
 
 LENSES = list(summaries())
-NEEDED = {"compare_sentences": {"other": "The dog chases the cat"}}
+NEEDED = {
+    "compare_sentences": {"other": "The dog chases the cat"},
+    # These train many networks: fewer and shorter here.
+    "data_scaling": {"sizes": 3, "seeds": 2, "updates": 20},
+    "training_ablation": {"ingredients": "cosine,weight_decay,augmentation", "seeds": 2, "epochs": 2},
+}
 
 
 def generic():

@@ -30,13 +30,15 @@ def mlp(
     output: str = "sigmoid",
     bias: bool = True,
     dropout: float = 0.0,
+    batch_norm: bool = False,
     dtype: str = "float64",
     seed: int = 0,
 ) -> nn.Sequential:
     """A multilayer net: blocks hidden1, hidden2, …, output, each a `.sum` (weights and bias) and an `.activation`.
 
     Takes a batch of any shape, flattens it, and puts out b × sizes[-1]. `output` is "sigmoid" (for the squared
-    loss) or "linear" (logits, for cross-entropy). Weights and biases start uniform in ±1/√inputs, from `seed`
+    loss) or "linear" (logits, for cross-entropy). `dropout` comes after each hidden activation, `batch_norm` between
+    each hidden sum and its activation. Weights and biases start uniform in ±1/√inputs, from `seed`
     alone. Raises UsageError for fewer than two sizes or sizes below 1, UnknownName for an unknown activation.
 
     >>> mlp([64, 16, 10])(torch.zeros(2, 8, 8, dtype=torch.float64)).shape
@@ -60,6 +62,8 @@ def mlp(
                 parameter.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
         parts: OrderedDict[str, nn.Module] = OrderedDict(sum=linear)
         if not last:
+            if batch_norm:
+                parts["norm"] = nn.BatchNorm1d(fan_out, dtype=DTYPES[dtype])
             parts["activation"] = ACTIVATIONS[activation]()
             if dropout:
                 parts["dropout"] = Dropout(dropout)

@@ -98,7 +98,8 @@ def look(
         loaded if noun == "network" else _image(given, loaded) if noun == "input" else _data(dataset, loaded)
         for noun in found.nouns
     ]
-    finding = look_through(found.name, *nouns, **options)
+    with out.status(f"Looking through {found.name} …") if not as_json else nullcontext():
+        finding = look_through(found.name, *nouns, **options)
     if save is not None:
         finding.save(save)
     if as_json:

@@ -32,6 +32,7 @@ def train(
     dropout: Annotated[
         float, typer.Option(help="Share of hidden values zeroed while training.", min=0, max=0.95)
     ] = 0.0,
+    batch_norm: Annotated[bool, typer.Option(help="Batch normalisation before each hidden activation.")] = False,
     optimizer: Annotated[
         str | None, typer.Option(help="sgd, gradient_descent, adam, one_weight_at_a_time, or any torch.optim class.")
     ] = None,
@@ -40,12 +41,16 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images an update.")] = None,
     epochs: Annotated[int | None, typer.Option(help="How often every image is seen.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="constant or cosine.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant, cosine, step or warmup.")] = None,
     shift: Annotated[float | None, typer.Option(help="Random shift of training images, pixels.")] = None,
     rotate: Annotated[float | None, typer.Option(help="Random rotation, degrees.")] = None,
     scale: Annotated[float | None, typer.Option(help="Random change of size, relative.")] = None,
     average: Annotated[float | None, typer.Option(help="Decay of the weights' moving average; 0 for none.")] = None,
-    smoothing: Annotated[float | None, typer.Option(help="Label smoothing (cross-entropy).")] = None,
+    smoothing: Annotated[float | None, typer.Option(help="Label smoothing.")] = None,
+    validation: Annotated[float | None, typer.Option(help="Share of training images kept aside to watch.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Early stopping: end after so many epochs without a lower loss on those.")
+    ] = None,
     splits: Annotated[int, typer.Option(help="How many random splits, seeds --seed and up.", min=1, max=1000)] = 1,
     test: Annotated[float, typer.Option(help="Share of images held out.")] = 0.25,
     seed: Annotated[int, typer.Option(help="Seed of the first split, its start weights and its batches.")] = 0,
@@ -59,7 +64,7 @@ def train(
 
     asked = {"optimizer": optimizer, "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "batch": batch,
              "epochs": epochs, "schedule": schedule, "shift": shift, "rotate": rotate, "scale": scale,
-             "average": average, "smoothing": smoothing}  # fmt: skip
+             "average": average, "smoothing": smoothing, "validation": validation, "patience": patience}  # fmt: skip
     whole = datasets.load(data)
     if preset:
         from ..networks.catalogue import preset as find
@@ -72,7 +77,7 @@ def train(
     else:
         architecture = {"name": "mlp", "sizes": [_pixels(whole), *_widths(hidden), len(whole.classes)],
                         "activation": activation, "output": "sigmoid" if loss == "squared" else "linear",
-                        "bias": bias, "dropout": dropout}  # fmt: skip
+                        "bias": bias, "dropout": dropout, "batch_norm": batch_norm}  # fmt: skip
         settings = {"batch": 4}
     settings |= {name: value for name, value in asked.items() if value is not None}
     torch.set_num_threads(1)  # nets this small lose more than they gain by sharing the work

@@ -81,7 +81,7 @@ def calibration(
     crowd = int(table["count"][np.abs(table["gap"]).argmax()])
     null = by_chance(sure, bins, draws, generator)
     resampled = _bootstrap(sure, right, bins, draws, generator)
-    interval = tuple(float(q) for q in np.quantile(resampled, [0.025, 0.975]))
+    interval = float(np.quantile(resampled, 0.025)), float(np.quantile(resampled, 0.975))
 
     softmax = network.loss == "cross_entropy"
     half = generator.permutation(len(said))

@@ -126,7 +126,10 @@ def save_state(path: Path, state: Mapping[str, Any]) -> Path:
 
     tensors = {f"weights/{name}": tensor for name, tensor in state["weights"].items()}
     tensors |= {f"averaged/{name}": tensor for name, tensor in state["averaged"].items()}
-    plain: dict[str, Any] = {key: state[key] for key in ("index", "epoch", "seen", "first_loss", "settings")}
+    tensors |= {f"best/{name}": tensor for name, tensor in state["best"].items()}
+    plain: dict[str, Any] = {
+        key: state[key] for key in ("index", "epoch", "seen", "first_loss", "settings", "best_loss", "best_epoch")
+    }
     optimizer = state["optimizer"]
     numbers: dict[str, dict[str, Any]] = {}
     for place, entries in optimizer.get("state", {}).items():
@@ -156,7 +159,7 @@ def state_at(path: Path, index: int) -> dict[str, Any]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
     except Exception as error:
         raise StoreError(f"The checkpoint {file} cannot be read: {error}.", "Rewind to another step.") from error
-    state: dict[str, Any] = {**plain, "weights": {}, "averaged": {}, "optimizer": {}}
+    state: dict[str, Any] = {**plain, "weights": {}, "averaged": {}, "best": {}, "optimizer": {}}
     entries: dict[int, dict[str, Any]] = {
         int(place): dict(values) for place, values in plain["optimizer"].get("numbers", {}).items()
     }

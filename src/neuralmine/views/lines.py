@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lines(View):
-    """Named curves over one x; colours and dashes both tell them apart. `mark` is an x worth pointing at."""
+    """Named curves over one x; colours and dashes both tell them apart. `mark` is an x worth pointing at; `log` scales both axes."""
 
     kind: ClassVar[str] = "lines"
     x: np.ndarray
@@ -23,6 +23,7 @@ class Lines(View):
     x_label: str = ""
     y_label: str = ""
     mark: float | None = None
+    log: bool = False
 
     def __post_init__(self) -> None:
         for name, values in self.series.items():
@@ -47,6 +48,9 @@ class Lines(View):
             axes.plot(self.x, values, label=name, color=SERIES[i % 8], linestyle=DASHES[i % 4], linewidth=1.4)
         if self.mark is not None:
             axes.axvline(self.mark, color=SERIES[1], linewidth=0.8)
+        if self.log:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
         axes.set_xlabel(self.x_label)
         axes.set_ylabel(self.y_label)
         if len(self.series) > 1:
