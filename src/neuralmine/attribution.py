@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import NetworkError, UnknownName, UsageError
 from .lens import weights_hash
+from .progress import over
 from .tracing import trace
 from .types import Check, Finding, Layer, Network, Trace
 from .views import Lines, Overlay
@@ -277,7 +278,7 @@ def curves(network: Network, asked: Question, orders: np.ndarray) -> tuple[np.nd
     found = np.empty((2, len(orders), STEPS + 1))
     for which, (start, end) in enumerate((ends, ends[::-1])):
         found[which, :, 0], found[which, :, -1] = start, end
-        for n, rank in enumerate(ranks):
+        for n, rank in enumerate(over(ranks, "order of places", until=0.5)):
             done = rank[None] < (np.arange(1, STEPS)[:, None] * CELLS * CELLS / STEPS)
             cells = done.reshape(-1, CELLS, CELLS)[:, down][:, :, right]
             covered = torch.as_tensor(cells if which == 0 else ~cells)

@@ -230,3 +230,28 @@ def test_a_dream_runs_is_kept_and_can_be_taken_up_again(client):
     assert client.get("/api/dreams/..%2F..%2Fetc").status_code == 404
     assert client.delete(f"/api/dreams/{name}").status_code == 200
     assert client.get(f"/api/dreams/{name}").status_code == 404
+
+
+def test_work_under_way_says_how_far_it_is_and_can_be_stopped(client):
+    import threading
+
+    body = {
+        "lens": "occlusion", "network": {"address": "digits"}, "input": {"data": {}, "index": 3},
+        "options": {"window": 1, "stride": 1, "batch": 1},
+    }  # fmt: skip
+    answers, heard = [], []
+    asking = threading.Thread(
+        target=lambda: answers.append(client.post("/api/look", json=body, headers={"Neuralmine-Ticket": "t1"}))
+    )
+    asking.start()
+    while asking.is_alive():
+        found = client.get("/api/underway/t1").json()
+        if found:
+            heard.append(found)
+            client.delete("/api/underway/t1")
+    assert heard
+    assert 0 <= heard[0]["done"] <= 1
+    assert "squares" in heard[0]["words"]
+    assert answers[0].status_code == 422
+    assert "stopped" in answers[0].json()["what"]
+    assert client.get("/api/underway/t1").json() is None

@@ -1,4 +1,5 @@
 import type { components } from './api.gen';
+import { followed } from './state/underway.svelte';
 
 export type NetworkRequest = Required<components['schemas']['NetworkRequest']>;
 export type DataRequest = components['schemas']['DataRequest'];
@@ -119,13 +120,13 @@ export class Failure extends Error {
   }
 }
 
-async function asked(path: string, body?: unknown, method = body === undefined ? 'GET' : 'POST', signal?: AbortSignal): Promise<Response> {
+async function asked(path: string, body?: unknown, method = body === undefined ? 'GET' : 'POST', signal?: AbortSignal, ticket = ''): Promise<Response> {
   let answer: Response;
   try {
     answer = await fetch(path, {
       method,
       signal,
-      headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
+      headers: { ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...(ticket ? { 'Neuralmine-Ticket': ticket } : {}) },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
@@ -143,8 +144,8 @@ export async function json<T>(path: string, body?: unknown, method?: string): Pr
   return (await asked(path, body, method)).json();
 }
 
-export async function binary<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
-  return unframed(await (await asked(path, body, 'POST', signal)).arrayBuffer()) as T;
+export async function binary<T>(path: string, body: unknown, signal?: AbortSignal, ticket = ''): Promise<T> {
+  return unframed(await (await asked(path, body, 'POST', signal, ticket)).arrayBuffer()) as T;
 }
 
 const KINDS: Record<string, new (buffer: ArrayBuffer, offset: number, length: number) => Numbers['values']> = {
@@ -186,7 +187,7 @@ export function rowOf(numbers: Numbers, at: number): number[] {
 }
 
 export function look(lens: string, body: Record<string, unknown>, signal?: AbortSignal): Promise<Finding> {
-  return binary<Finding>('/api/look', { lens, ...body }, signal);
+  return followed(lens.replaceAll('_', ' '), (ticket) => binary<Finding>('/api/look', { lens, ...body }, signal, ticket));
 }
 
 /** Runs one request at a time; while one is under way only the newest of the later ones is kept. */

@@ -15,6 +15,7 @@ from rich.table import Table
 from ..errors import DataError, StoreError, UsageError
 from ..lens import Lens, find, summaries
 from ..lens import look as look_through
+from .waiting import waiting
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=
@@ -98,7 +99,7 @@ def look(
         loaded if noun == "network" else _image(given, loaded) if noun == "input" else _data(dataset, loaded)
         for noun in found.nouns
     ]
-    with out.status(f"Looking through {found.name} …") if not as_json else nullcontext():
+    with waiting(found.name, as_json):
         finding = look_through(found.name, *nouns, **options)
     if save is not None:
         finding.save(save)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..lens import lens
+from ..progress import over
 from ..tracing import Edit, trace
 from ..types import Between, Check, Dataset, Finding, Layer, Network
 from ..views import Bars, Table
@@ -70,11 +71,11 @@ def ablate_layer(
         return _right(np.concatenate(answered), right)
 
     found, null = np.zeros((len(names), 2)), np.zeros((len(names), shuffles, 2))
-    for row, name in enumerate(names):
+    for row, name in enumerate(over(names, "layer")):
         instead = means[name] if how == "mean" else torch.zeros_like(means[name])
         found[row] = measured(name, partial(_replaced, instead=instead))
         axis = _channels(network.layer(name).dims)
-        for shuffle in range(shuffles):
+        for shuffle in over(range(shuffles), "shuffle"):
             order = torch.as_tensor(generator.permutation(means[name].shape[axis]))
             null[row, shuffle] = measured(name, partial(torch.index_select, dim=axis, index=order))
     accuracy, probability = _right(scores, right)

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..lens import lens
+from ..progress import over
 from ..tracing import trace
 from ..types import LAST, Between, Check, Dataset, Finding, LayerName, Network
 from ..views import Table
@@ -54,13 +55,16 @@ def concept_neurons(
             f"All {len(labels)} pictures are of one class, so there is nothing to tell apart.", "Give two classes."
         )
     values = np.concatenate(
-        [_units(network, data.images[i : i + _BATCH], layer) for i in range(0, len(labels), _BATCH)]
+        [
+            _units(network, data.images[i : i + _BATCH], layer)
+            for i in over(range(0, len(labels), _BATCH), "batch", until=0.8)
+        ]
     )
     is_class = (labels[:, None] == present).astype(np.float64)
     ranks = ranked(values)
     areas = auc(ranks, is_class)
     generator = np.random.default_rng(seed)
-    null = np.stack([auc(ranks, generator.permutation(is_class)).max(0) for _ in range(shuffles)])
+    null = np.stack([auc(ranks, generator.permutation(is_class)).max(0) for _ in over(range(shuffles), "shuffle")])
     bar = np.quantile(null, 0.95, axis=0)
     best = areas.argmax(0)
     top = areas.max(0)

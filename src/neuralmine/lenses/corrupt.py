@@ -7,6 +7,7 @@ import numpy as np
 from ..codes import codes_of, picture_for
 from ..codes import cosine as alike
 from ..lens import lens
+from ..progress import over
 from ..types import Between, Check, Finding, Input, Network
 from ..views import Lines, Picture
 
@@ -59,12 +60,12 @@ def corrupt(
     clean, said = codes_of(network, picture)
     names = list(clean)
     cosine, probability = np.zeros((steps, len(names))), np.zeros(steps)
-    for step, one in enumerate(pictures):
+    for step, one in enumerate(over(pictures, "picture", until=0.6)):
         codes, answer = codes_of(network, one)
         cosine[step] = [alike(clean[name], codes[name]) for name in names]
         probability[step] = answer.scores[said.index]
     flat, null = picture.reshape(len(picture), -1), np.zeros((shuffles, len(names)))
-    for shuffle in range(shuffles):
+    for shuffle in over(range(shuffles), "shuffle"):
         codes, _ = codes_of(network, flat[:, generator.permutation(flat.shape[1])].reshape(picture.shape))
         null[shuffle] = [alike(clean[name], codes[name]) for name in names]
     chance, room = null.mean(0), 1 - null.mean(0)

@@ -22,6 +22,7 @@ from ..octaves import (
     shuffled_change,
     wanted_of,
 )
+from ..progress import over
 from ..tracing import trace
 from ..types import Between, Check, Finding, Input, Network
 from ..views import Lines, Table
@@ -88,7 +89,7 @@ def dream_measures(
     scene = scene_of(network, image, names, LONGEST)
     made = [
         _measured(dreamt(scene, wanted_of(scene, layer=name), settings), budget, shuffles, seed, other)
-        for name in names
+        for name in over(names, "layer", until=0.7)
     ]
     numbers: dict[str, np.ndarray] = {key: np.array([one.numbers[key] for one in made]) for key in made[0].numbers}
     gain, equal = _at_equal_gain(made)
@@ -151,7 +152,7 @@ def _at_equal_gain(made: list[_Measured]) -> tuple[float, np.ndarray]:
     ]
     common = min(gains, default=1.0)
     found = []
-    for one in made:
+    for one in over(made, "equal gain, layer"):
         dream, photo = one.dream, one.dream.scene.photo
         low, high = 0.0, 1.0
         if dream.before > 0 and common > 1:

@@ -14,6 +14,7 @@ from .. import dreaming, images
 from ..attribution import class_index, last_spatial
 from ..errors import NetworkError, UnknownName, UsageError
 from ..lens import lens
+from ..progress import over
 from ..tracing import trace
 from ..types import LAST, Between, Check, Finding, LayerName, Network
 from ..views import Lines, Picture
@@ -195,7 +196,7 @@ def visualize(
     first = good = transparency = None
     dead = torch.ones(climb.count, dtype=torch.bool)
     with climb.workers() as pool:
-        for step in range(steps + 1):
+        for step in over(range(steps + 1), "step"):
             pictures, values, slope, pulls = climb.step(pool, last=step == steps)
             if not bool(torch.isfinite(values).all() and torch.isfinite(pictures).all()):
                 stopped = step

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..attribution import encoded_colour, explained, frozen, question, scores_of
 from ..lens import lens
+from ..progress import over
 from ..tracing import trace
 from ..types import PREDICTED, Between, Check, Finding, Input, Network, Target
 
@@ -57,7 +58,7 @@ def integrated_gradients(
         difference = asked.encoded - start
         total = torch.zeros_like(difference)
         with frozen(of):
-            for first in range(0, steps, batch):
+            for first in over(range(0, steps, batch), "part of the way", until=0.4):
                 part = way[first : first + batch].view(-1, *(1,) * (difference.ndim - 1))
                 inputs = (start + part * difference).requires_grad_()
                 scores = scores_of(trace(of, inputs, layers=[], output=True, grad=True).output)

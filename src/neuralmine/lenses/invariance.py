@@ -8,6 +8,7 @@ from ..codes import codes_of, picture_for
 from ..codes import cosine as alike
 from ..errors import UsageError
 from ..lens import lens
+from ..progress import over
 from ..types import Between, Check, Finding, Input, Network
 from ..views import Grid, Lines
 
@@ -52,13 +53,13 @@ def invariance(
     pictures = np.stack([moved(picture, kind, amount) for amount in amounts])
     clean, said = codes_of(network, picture)
     cosine, probability = np.zeros((len(clean), len(amounts))), np.zeros(len(amounts))
-    for step, one in enumerate(pictures):
+    for step, one in enumerate(over(pictures, "picture", until=0.6)):
         codes, answer = codes_of(network, one)
         cosine[:, step] = [alike(clean[name], codes[name]) for name in clean]
         probability[step] = answer.scores[said.index]
     generator = np.random.default_rng(seed)
     flat, null = picture.reshape(len(picture), -1), np.zeros((len(clean), shuffles))
-    for shuffle in range(shuffles):
+    for shuffle in over(range(shuffles), "shuffle"):
         shuffled = flat[:, generator.permutation(flat.shape[1])].reshape(picture.shape)
         codes, _ = codes_of(network, shuffled)
         null[:, shuffle] = [alike(clean[name], codes[name]) for name in clean]

@@ -9,6 +9,7 @@ import numpy as np
 from ..attribution import asked_about, encoded_colour, explained, last_spatial, scores_of
 from ..errors import NetworkError, UsageError
 from ..lens import lens
+from ..progress import over
 from ..tracing import trace
 from ..types import PREDICTED, Between, Finding, Input, Network, Target, Trace
 from ..views import Overlay
@@ -80,7 +81,7 @@ def occlusion(
     def shifted(of: Network, watch: str) -> Iterator[Trace]:
         """Batch by batch, the picture as it is before all others: it costs no run of its own."""
         every: list[tuple[int, int] | None] = [None, *((top, left) for top in tops for left in lefts)]
-        for first in range(0, len(every), batch):
+        for first in over(range(0, len(every), batch), "squares, batch", until=0.4):
             part = covered(every[first : first + batch])
             yield trace(of, part, layers=[watch] if watch else [], output=True)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ..lens import lens
+from ..progress import over
 from ..races import DEFAULT, GRID, GRID_OF, RULE, Plane, Race
 from ..types import Between, Check, Dataset, Finding, Network
 from ..views import Lines, Table, number
@@ -67,12 +68,12 @@ def optimizer_race(
     """
     runs: list[_Run] = []
     swept: dict[str, dict[float, float]] = {}
-    for k in range(seeds):
+    for k in over(range(seeds), "seed"):
         race = Race.of(network, data, optimizers, steps, batch, lr, limit, seed + k, start)
         if k == 0:  # the rates of the first seed are raced with all seeds
             wanted = dict.fromkeys([*race.names, PLAIN])
             rates = dict(race.lr)
-            for name in wanted:
+            for name in over(list(wanted), "rates of optimizer", until=0.7):
                 if name not in rates:
                     rates[name], swept[name] = race.swept(name)
         race.lr = rates

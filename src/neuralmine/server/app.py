@@ -9,10 +9,10 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from PIL import Image
@@ -28,7 +28,7 @@ from ..stores import runs, uploads
 from ..training import Settings
 from ..types import Finding, Network, Verdict
 from ..wire import frame
-from . import LOOPBACK, dreams, examples, jobs, page_folder, races, recordings, resolve, toys
+from . import LOOPBACK, dreams, examples, jobs, page_folder, races, recordings, resolve, toys, underway
 from .requests import (
     ControlRequest,
     DataRequest,
@@ -44,6 +44,8 @@ from .requests import (
     RunRequest,
 )
 
+# A name that whoever asks makes up, to ask with how far the answer is.
+Ticket = Annotated[str, Header(alias="Neuralmine-Ticket", max_length=64)]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -197,9 +199,20 @@ def _data_of(address: str) -> dict[str, Any] | None:
 
 def _answer(app: FastAPI) -> None:
     @app.post("/api/look")
-    def look_through(asked: LookRequest) -> Response:
+    def look_through(asked: LookRequest, ticket: Ticket = "") -> Response:
         """A Finding, as a binary frame."""
-        return _binary(_looked(asked))
+        with underway.told(ticket):
+            return _binary(_looked(asked))
+
+    @app.get("/api/underway/{ticket}")
+    def how_far(ticket: str) -> dict[str, Any] | None:
+        """How far the work is that was asked for with this ticket; null when it is done."""
+        return underway.report(ticket)
+
+    @app.delete("/api/underway/{ticket}")
+    def call_off(ticket: str) -> None:
+        """Stop that work."""
+        underway.stop(ticket)
 
     @app.post("/api/report")
     def save_report(asked: ReportRequest) -> Response:
@@ -209,9 +222,10 @@ def _answer(app: FastAPI) -> None:
         return Response(html, media_type="text/html", headers=headers)
 
     @app.post("/api/studies/{name}")
-    def measure_claim(name: str, seed: int = 0) -> Response:
+    def measure_claim(name: str, seed: int = 0, ticket: Ticket = "") -> Response:
         """A Verdict with its Finding, as a binary frame."""
-        return _binary(_measured(name, seed))
+        with underway.told(ticket):
+            return _binary(_measured(name, seed))
 
     @app.post("/api/data")
     def images(asked: DataRequest, start: int = 0, count: int = 500) -> Response:

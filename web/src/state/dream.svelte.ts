@@ -57,7 +57,9 @@ export class Dreams {
     return this.layers.length;
   }
   get shown() {
-    return Math.min(this.rung < 0 ? (this.now?.layer ?? 0) : this.rung, this.count);
+    if (this.rung >= 0) return Math.min(this.rung, this.count);
+    if (this.now?.status === 'dreaming') return this.now.layer;
+    return Math.max(0, this.now?.done.lastIndexOf(true) ?? 0);
   }
   name(index: number) {
     return index >= this.count || index < 0 ? 'the photo' : this.layers[index]!;
@@ -82,7 +84,7 @@ export class Dreams {
     this.id = query.get('dream') ?? '';
     this.rung = query.has('rung') ? Number(query.get('rung')) || 0 : -1;
     json<Record<string, string>>('/api/photos').then((found) => (this.photos = found), (error) => (this.failure = error));
-    void this.list(true);
+    void this.list(!location.search);
     $effect(() => {
       const id = this.id;
       this.events?.close();
@@ -112,10 +114,10 @@ export class Dreams {
     });
     $effect(() => () => clearInterval(this.timer));
   }
-  async list(first = false) {
+  async list(fresh = false) {
     try {
       this.all = await json<DreamReport[]>('/api/dreams');
-      if (!first || this.id || location.search) return;
+      if (!fresh || this.id) return;
       // The page opens working: the newest dream, or on a machine that never dreamt the first one.
       if (this.all.length) this.id = this.all[0]!.id;
       else await this.begin();

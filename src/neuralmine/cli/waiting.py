@@ -1,0 +1,26 @@
+"""A progress bar on standard error for whatever says how far it is, gone when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..progress import heard
+
+
+@contextmanager
+def waiting(name: str, quiet: bool = False) -> Iterator[None]:
+    """A bar while the work inside goes on, on a terminal that is not `quiet`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    err = Console(stderr=True)
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        task = bar.add_task(name, total=1.0, visible=False)
+
+        def hear(done: float, words: str) -> None:
+            bar.update(task, completed=done, description=f"{name}: {words}" if words else name, visible=True)
+
+        with heard(hear):
+            yield
