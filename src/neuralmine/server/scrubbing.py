@@ -199,7 +199,9 @@ class Trained:
     def _weights(self, step: int) -> dict[str, np.ndarray]:
         if step not in self.steps():
             raise UnknownName("recorded step", step, map(str, self.steps()))
-        return {f"weights/{name}": _numpy(t) for name, t in runs.state_at(self.path, step)["weights"].items()}
+        written = runs.state_at(self.path, step)["weights"]
+        order = runs.empty_network(self.path).module.state_dict()  # a file keeps them by name
+        return {f"weights/{name}": _numpy(written[name]) for name in order}
 
     def _trace(self, step: int) -> dict[str, np.ndarray]:
         network = runs.load_network(self.path, step)
@@ -289,20 +291,21 @@ class Measured:
         self.lock = threading.Lock()
         self._last: tuple[Any, dict[str, np.ndarray]] = None, {}  # the weights of the step read last
 
-    def go_on(self, budget: float = BUDGET) -> int:
-        """Read on for that many seconds; returns how many steps are read."""
+    def go_on(self, budget: float) -> int:
+        """Read on for that many seconds, one step at least; returns how many steps are read."""
         stop = time.monotonic() + budget
         with self.lock:
             keys = set(self._keys())
             for table in (self.figures, self.answers, self.broken):
                 for key in [key for key in table if key not in keys]:
                     del table[key]  # gone from the disk
-            before = None
+            before, more = None, False
             known = {self.film.stamp(step): step for step in self.film.steps()}
             for stamp, step in known.items():
                 if (before, stamp) not in self.figures:
-                    if time.monotonic() > stop and len(self.figures):
+                    if more and time.monotonic() > stop:
                         break
+                    more = True
                     self._read((before, stamp), step, None if before is None else known[before])
                 before = stamp
             return sum(key in self.figures for key in keys)
@@ -346,7 +349,7 @@ class Measured:
 
     def report(self) -> dict[str, Any]:
         """All figures so far: tensors × steps; what was not read, or does not exist at a step, is not a number."""
-        read = self.go_on()
+        read = self.go_on(BUDGET)
         with self.lock:
             steps, keys = self.film.steps(), self._keys()
             names: dict[str, None] = {}
