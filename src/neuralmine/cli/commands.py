@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -231,7 +230,7 @@ def study(
     """Measure one claim of the essays: the quote, what would prove it, the figures, the null, the verdict."""
     from ..studies import study as run
 
-    with out.status(f"Measuring {name} …") if not as_json else nullcontext():
+    with waiting(name, as_json):
         verdict = run(name, seed=seed)
     said = {key: getattr(verdict, key) for key in verdict.__dataclass_fields__ if key != "finding"}
     if save is not None and verdict.finding is not None:

@@ -1,4 +1,4 @@
-"""A progress bar on standard error for whatever says how far it is, gone when it is done."""
+"""A progress bar on standard error for work that takes its time, gone when it is done."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def waiting(name: str, quiet: bool = False) -> Iterator[None]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     err = Console(stderr=True)
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        task = bar.add_task(name, total=1.0, visible=False)
+        task = bar.add_task(name, total=None)  # it only moves, until something is heard
 
         def hear(done: float, words: str) -> None:
-            bar.update(task, completed=done, description=f"{name}: {words}" if words else name, visible=True)
+            bar.update(task, total=1.0, completed=done, description=f"{name}: {words}" if words else name)
 
         with heard(hear):
             yield
