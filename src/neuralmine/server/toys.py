@@ -299,6 +299,8 @@ def updates(toy: Toy) -> Iterator[dict[str, Any]]:
 
 
 def add(app: FastAPI) -> None:
+    """The routes."""
+
     @app.post("/api/toys")
     def begin_toy(asked: ToyRequest) -> dict[str, Any]:
         """Put a small net before a toy problem."""

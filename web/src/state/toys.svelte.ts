@@ -217,7 +217,7 @@ export class Toys {
     [this.chosen, this.about] = [neuron, ''];
   }
   explain() {
-    [this.chosen, this.about] = [null, 'activation'];
+    [this.chosen, this.about] = [null, this.about ? '' : 'activation'];
     if (!this.playing) this.measure();
   }
   put(place: [number, number]) {
