@@ -58,6 +58,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
         threading.Thread(target=_warm_up, name="warm up", daemon=True).start()
         yield
         jobs.stop_all()
+        toys.stop_all()
         recordings.stop()
 
     app = FastAPI(title="Neuralmine", lifespan=life, docs_url=None, redoc_url=None)

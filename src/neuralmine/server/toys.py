@@ -141,6 +141,14 @@ class Toy:
             self.training = None
             self.bump(status="failed", message=str(error))
 
+    def stop(self) -> None:
+        """Stop for good: what trains lets go of the net."""
+        with self.lock:
+            if self.training is not None:
+                self.training.close()
+            self.training = None
+            self.bump(status="paused")
+
     def weights(self) -> np.ndarray:
         return np.concatenate([p.detach().numpy().ravel() for p in self.network.module.parameters()])
 
@@ -187,8 +195,14 @@ def begin(asked: ToyRequest) -> Toy:
         toy.updates = asked.updates
     _toys[toy.name] = toy
     while len(_toys) > 8:
-        _toys.pop(next(iter(_toys))).bump(status="paused")
+        _toys.pop(next(iter(_toys))).stop()
     return toy
+
+
+def stop_all() -> None:
+    """Stop and forget every toy."""
+    while _toys:
+        _toys.popitem()[1].stop()
 
 
 def of(name: str) -> Toy:
