@@ -109,7 +109,9 @@ def formulas(numbers: Numbers, *, stride: int = 1, padding: int = 0, groups: int
             "The input with a rim of zeros.",
             f"input[c P-{padding} Q-{padding}]" if padding else "input[c P Q]",
         ),
-        "windows": Formula("o i j c y x", "What this output looks at.", f"padded[c {y} {x}]"),
+        "windows": Formula(
+            "o i j c y x", "What this output looks at.", f"padded[c {y} {x}]" if padding else f"input[c {y} {x}]"
+        ),
         "products": Formula("o i j c y x", "Window × kernel.", "windows[o i j c y x] kernel[o c y x]"),
         "output": Formula("o i j", "All products of one window, plus the bias.", "products[o i j c y x]"),
         "d_output": Formula("o i j", "The slope coming in: how the loss moves with this output."),
@@ -129,7 +131,11 @@ def formulas(numbers: Numbers, *, stride: int = 1, padding: int = 0, groups: int
             "What all windows over this place send back.",
             f"d_windows[o (P-y)/{stride} (Q-x)/{stride} c y x]",
         ),
-        "d_input": Formula("c Y X", "How the loss moves with this input.", f"d_padded[c Y+{padding} X+{padding}]"),
+        "d_input": Formula(
+            "c Y X",
+            "What all windows over this place send back.",
+            f"d_windows[o (Y+{padding}-y)/{stride} (X+{padding}-x)/{stride} c y x]",
+        ),
     }
     if "convolution.bias" in numbers:
         found["convolution.bias"] = Formula("o", "What is added at every place.")

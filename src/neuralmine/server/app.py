@@ -28,7 +28,7 @@ from ..stores import runs, uploads
 from ..training import Settings
 from ..types import Finding, Network, Verdict
 from ..wire import frame
-from . import LOOPBACK, dreams, examples, jobs, page_folder, races, recordings, resolve, toys, underway
+from . import LOOPBACK, dreams, examples, jobs, page_folder, pieces, races, recordings, resolve, toys, underway
 from .requests import (
     ControlRequest,
     DataRequest,
@@ -72,6 +72,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     _race(app)
     recordings.add(app)
     toys.add(app)
+    pieces.add(app)
     _page(app)
     return app
 

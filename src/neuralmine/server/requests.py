@@ -218,3 +218,30 @@ class ToyPicture(Strict):
 
     points: int = Field(default=21, ge=3, le=101)
     place: tuple[float, float] | None = None
+
+
+class NumberEdit(Strict):
+    """One given number of a piece's arithmetic, changed by hand."""
+
+    array: str
+    index: list[int]
+    value: float = Field(allow_inf_nan=False)
+
+
+class PieceRequest(Strict):
+    """An architecture piece worked on one example; `upstream` is the slope of the loss that comes in at the output."""
+
+    piece: str
+    options: dict[str, int | float | str | bool] = {}
+    index: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    text: str = Field(default="The cat chases mice", max_length=80)
+    upstream: Literal["ones", "seeded"] = "seeded"
+    edits: list[NumberEdit] = Field(default=[], max_length=500)
+
+
+class PieceNumberRequest(PieceRequest):
+    """One number of it, opened; where an index is null, all numbers along that axis."""
+
+    array: str
+    at: list[int | None]

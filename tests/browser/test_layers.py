@@ -1,0 +1,131 @@
+"""The pieces of networks, used as a person would: step to the end, open a number down to a pixel, change the pixel."""
+
+import re
+
+import pytest
+
+from .conftest import violations
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+PIECES = ["dense", "convolution", "pooling", "normalisation", "residual", "inception", "recurrent", "attention"]
+
+
+def opened(page, server, query):
+    page.goto(server.url(f"/learning/layers{query}"))
+    page.wait_for_selector(".parts figure")
+    page.wait_for_selector(".checks")
+    return page
+
+
+def number(text):
+    return float(text.replace("−", "-").replace("+", ""))
+
+
+def click_cell(page, title, row, column):
+    """A cell of the grid under that title, by keyboard."""
+    grid = page.locator(f"figure:has(figcaption:text-is('{title}')) .surface").first
+    grid.focus()
+    home = [*["ArrowUp"] * 12, *["ArrowLeft"] * 12]  # wherever the last walk ended
+    for key in [*home, *["ArrowDown"] * row, *["ArrowRight"] * column, "Enter"]:
+        page.keyboard.press(key)
+
+
+def terms(page):
+    """Every term that the Inspector prints, exact; and the number it opens."""
+    page.wait_for_selector(".inspector .terms")
+    more = page.locator(".inspector .terms >> text=/and \\d+ smaller/")
+    if more.count():
+        more.click()
+    rows = page.locator(".inspector .terms tr:not(.sum) .product").evaluate_all("all => all.map(one => one.title)")
+    return [number(text) for text in rows], number(
+        page.get_attribute(".inspector .value button", "title").removeprefix("Copy ")
+    )
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_every_piece_opens_and_steps_to_its_end(open_page, server, piece):
+    page = opened(open_page(), server, f"?piece={piece}&o.tokens=rows" if piece == "attention" else f"?piece={piece}")
+    assert page.locator(".checks .holds").count() == 2  # forward and backward equal torch
+    slider = page.get_by_role("slider", name="Sub-step")
+    last = int(slider.get_attribute("max"))
+    assert last > 8
+    slider.fill(str(last - 1))
+    page.locator("h1").evaluate("document.activeElement.blur()")
+    page.keyboard.press("]")
+    page.wait_for_selector(f"output:has-text('{last} of {last}')")
+    page.wait_for_selector("figure.active")
+
+
+def test_an_output_s_terms_add_up_to_it_and_open_down_to_a_pixel(open_page, server):
+    page = opened(open_page(), server, "?piece=convolution&digit=7")
+    click_cell(page, "Output", 2, 3)
+    page.wait_for_selector(".inspector h2:has-text('row 2, column 3')")
+    found, value = terms(page)
+    assert sum(found) == pytest.approx(value, abs=1e-12)
+    assert value != 0
+    for _ in range(4):  # product, window, pixel
+        if page.locator(".inspector .edit").count():
+            break
+        before = page.inner_text(".inspector h2")
+        page.locator(".inspector .terms button.number").first.click()
+        page.wait_for_function("before => document.querySelector('.inspector h2').innerText !== before", arg=before)
+    page.wait_for_selector(".inspector >> text=read from the data")
+
+
+def test_a_changed_pixel_is_worked_through_and_can_be_taken_back(open_page, server):
+    page = opened(open_page(), server, "?piece=convolution&digit=7")
+    click_cell(page, "Output", 0, 0)
+    page.wait_for_selector(".inspector h2:has-text('row 0, column 0')")
+    before = terms(page)[1]
+    click_cell(page, "Input", 1, 2)  # under the kernel's 2 of that output
+    field = page.get_by_label("change it")
+    field.wait_for()
+    was = number(field.input_value())
+    field.fill("0.9")
+    field.press("Enter")
+    page.wait_for_selector("text=1 number changed by you")
+    assert "within" in page.inner_text(".inspector").lower()  # the central difference agrees with the slope
+    click_cell(page, "Output", 0, 0)
+    page.wait_for_selector(".inspector h2:has-text('row 0, column 0')")
+    assert terms(page)[1] == pytest.approx(before + 2 * (0.9 - was), abs=1e-6)
+    page.wait_for_timeout(400)
+    again = opened(open_page(), server, "?" + page.url.split("?")[1])  # the link opens exactly this
+    again.wait_for_selector("text=1 number changed by you")
+    again.click("text=As it was")
+    again.wait_for_selector("text=changed by you", state="detached")
+
+
+def test_the_examples_parts_add_up_to_the_loss(open_page, server):
+    page = opened(open_page(), server, "?piece=dense&o.weights=seeded")
+    click_cell(page, "Loss", 0, 0)
+    page.wait_for_selector(".inspector h2:has-text('Loss')")
+    found, value = terms(page)
+    assert len(found) == 3
+    assert sum(found) == pytest.approx(value, abs=1e-12)
+
+
+def test_slow_motion_plays_names_its_steps_and_stops(open_page, server):
+    page = opened(open_page(), server, "?piece=pooling&step=3")
+    page.locator("select:near(:text('speed'))").last.select_option("fast")
+    page.locator("h1").evaluate("document.activeElement.blur()")
+    page.keyboard.press(" ")
+    page.wait_for_selector("output:has-text('Slide, 6 of')")
+    page.keyboard.press(" ")
+    assert re.match(r"[−\d.]+ = the largest of", page.inner_text(".equation"))
+    page.keyboard.press("a")
+    page.wait_for_selector("output:has-text('All at once')")
+
+
+def test_what_cannot_be_worked_is_said(open_page, server):
+    page = open_page(strict=False)
+    page.goto(server.url("/learning/layers?piece=pooling&o.size=2&o.padding=2"))
+    page.wait_for_selector("[role=alert] >> text=half the size")
+    page.click("[role=alert] button")
+    page.wait_for_selector(".parts figure")
+
+
+@pytest.mark.parametrize(("query", "scheme", "width"), [("", "light", 1440), ("?piece=dense&step=2", "dark", 390)])
+def test_axe_finds_nothing(open_page, server, query, scheme, width):
+    page = opened(open_page(width=width, scheme=scheme), server, query)
+    page.wait_for_timeout(300)
+    assert violations(page) == []
