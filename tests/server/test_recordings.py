@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 from torch import nn
 
 import neuralmine as nm
+from neuralmine.server import jobs, scrubbing
 from neuralmine.server import recordings as routes
-from neuralmine.server import scrubbing
 from neuralmine.server.app import make_app
 from neuralmine.stores import runs
 
@@ -27,8 +27,10 @@ from .test_app import unpacked, wait
 
 @pytest.fixture
 def client():
-    with TestClient(make_app()) as opened:
-        yield opened
+    # Not as a context: the warm-up of the whole server would run beside every test.
+    yield TestClient(make_app())
+    jobs.stop_all()
+    routes.stop()
 
 
 def ask(client, what, address, **more):

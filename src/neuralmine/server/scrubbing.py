@@ -55,6 +55,7 @@ class Watched:
 
     def __init__(self, recording: Recording) -> None:
         self.recording, self.path, self.address = recording, recording.path, str(recording.path)
+        self._batch: tuple[np.ndarray | None, np.ndarray | None] | None = None
         if recording.path.parent == runs.home() / "recordings":
             self.address = recording.path.name
 
@@ -90,15 +91,19 @@ class Watched:
         return self.recording.numbers(step, names, place)
 
     def inputs(self) -> np.ndarray | None:
-        given = self.recording.input
-        return None if given is None else _numpy(given)
+        return self._given()[0]
 
     def labels(self) -> np.ndarray | None:
-        given = self.recording.labels
-        return None if given is None else given.numpy()
+        return self._given()[1]
 
     def rates(self, step: int) -> dict[str, float]:
         return self.recording.rates(step)
+
+    def _given(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        if self._batch is None:  # written once, before anything else
+            batch, labels = self.recording.input, self.recording.labels
+            self._batch = None if batch is None else _numpy(batch), None if labels is None else labels.numpy()
+        return self._batch
 
 
 class Trained:
@@ -242,7 +247,7 @@ def _opened(address: str) -> tuple[Film, Measured]:
     if not address.strip():
         raise UsageError("No recording was named.", "Choose one of the list, or give a folder.")
     path = runs.find(address[4:]) if address.startswith("run:") else recordings.load_recording(address).path
-    key = str(path.resolve())
+    key = f"{path.resolve()} {(path / 'run.json').stat().st_mtime_ns}"  # a folder can be emptied and written anew
     with _lock:
         if key not in _films:
             found = Trained(path) if _is_run(path) else Watched(Recording(path))
@@ -351,7 +356,8 @@ class Measured:
         """All figures so far: tensors × steps; what was not read, or does not exist at a step, is not a number."""
         read = self.go_on(BUDGET)
         with self.lock:
-            steps, keys = self.film.steps(), self._keys()
+            keys = self._keys()
+            steps = [stamp[0] for _, stamp in keys]
             names: dict[str, None] = {}
             for key in keys:
                 names |= dict.fromkeys(name for name in self.figures.get(key, {}) if name != "output/")
