@@ -6,10 +6,12 @@ import pytest
 from neuralmine.studies import (
     _digit_cnn,
     adapts_to_tasks,
+    hidden_subsections,
     hop_down,
     increasingly_abstract,
     learned_features,
     lowering_its_loss,
+    patterns_of_patterns,
     study,
     task_relevant,
     unnoticed_cue,
@@ -23,16 +25,18 @@ def small(monkeypatch):
         (increasingly_abstract, {"STARTS": 2}),
         (task_relevant, {"STARTS": 2}),
         (learned_features, {"STARTS": 2, "SIZES": (60, 300), "UPDATES": 60}),
-        (adapts_to_tasks, {"STARTS": 2, "EACH": (5, 20), "UPDATES": 30}),
+        (adapts_to_tasks, {"STARTS": 2, "EACH": (5, 20), "UPDATES": 20}),
         (unnoticed_cue, {"STARTS": 2, "TRAINING": 400, "TEST": 200}),
         (lowering_its_loss, {"STARTS": 1, "STEPS": 60, "EPOCHS": 2}),
         (hop_down, {"STARTS": 1, "PICTURES": 150}),
+        (hidden_subsections, {"STARTS": 1, "NULLS": 20, "TRAINING": {**hidden_subsections.TRAINING, "epochs": 8}}),
+        (patterns_of_patterns, {"STARTS": 2, "TRAINING": {**patterns_of_patterns.TRAINING, "epochs": 3}}),
     ):
         for name, value in settings.items():
             monkeypatch.setattr(module, name, value)
 
 
-@pytest.mark.parametrize("name", ["adapts_to_tasks", "hop_down", "increasingly_abstract", "learned_features", "lowering_its_loss", "task_relevant", "unnoticed_cue"])  # fmt: skip
+@pytest.mark.parametrize("name", ["adapts_to_tasks", "hidden_subsections", "hop_down", "increasingly_abstract", "learned_features", "lowering_its_loss", "patterns_of_patterns", "task_relevant", "unnoticed_cue"])  # fmt: skip
 def test_a_small_run_ends_in_a_verdict_with_its_evidence(name, small):
     verdict = study(name, seed=1)
     assert verdict.verdict in ("holds", "partly", "not here")
@@ -147,3 +151,46 @@ def test_hops_that_do_not_lower_the_loss_do_not_hold():
     either_way = good.copy()
     either_way[:, 5] = 2.0
     assert hop_down.judged(either_way, {}).verdict == "partly"
+
+
+def test_a_drawn_stroke_is_found_and_noise_or_untrained_weights_are_not():
+    generator = np.random.default_rng(0)
+    bank = np.concatenate(list(hidden_subsections.strokes().values()))
+    drawn = np.zeros((1, 8, 8))
+    drawn[0, 1:7, 3] = drawn[0, 1:7, 4] = 1.0
+    by_hand = [np.corrcoef(drawn.ravel(), shape.ravel())[0, 1] for shape in bank]
+    assert hidden_subsections.correlations(drawn, bank)[0] == pytest.approx(by_hand)
+    assert max(by_hand) > 0.7
+    noise = generator.normal(size=(40, 8, 8))
+    fits = np.abs(hidden_subsections.correlations(noise, bank))
+    null = np.stack(
+        [np.abs(hidden_subsections.correlations(generator.normal(size=(40, 8, 8)), bank)).max(1) for _ in range(300)]
+    )
+    said = hidden_subsections.judged(noise, fits, null, fits.max(1), np.zeros(40), 0.1)
+    assert said.verdict == "not here"
+    strokes = bank[generator.permutation(len(bank))[:40]] + generator.normal(0, 0.05, (40, 8, 8))
+    fits = np.abs(hidden_subsections.correlations(strokes, bank))
+    assert hidden_subsections.judged(strokes, fits, null, null[0], np.full(40, 0.01), 0.9).verdict == "partly"
+
+
+def test_a_second_layer_that_only_passes_on_the_first_combines_nothing():
+    import torch
+
+    from neuralmine.networks.catalogue import load_preset
+
+    digits_ = patterns_of_patterns.load("digits").take(slice(0, 200))
+    network = load_preset("64-16-16-10", trained=False, seed=3)
+    with torch.no_grad():
+        network.module.hidden2.sum.weight.copy_(torch.eye(16) * 4)
+    seen = patterns_of_patterns._measured(network, digits_.images, digits_.labels)
+    assert seen["parts"] == pytest.approx(np.ones(16))
+    assert seen["second"] == pytest.approx(seen["first"])
+    # The receptive field through the first layer is the mean slope by each pixel, as autograd has it.
+    inputs = network.encode(digits_.images).requires_grad_()
+    hidden = network.module.hidden2.sum(network.module.hidden1(network.module.flatten(inputs)))
+    (slope,) = torch.autograd.grad(hidden[:, 5].sum(), inputs)
+    assert seen["field"][5] == pytest.approx(slope.mean(0).numpy())
+    kinds = {name: np.stack([value, value + 1e-6]) for name, value in seen.items()}
+    untrained = {f"{name}_untrained": value for name, value in kinds.items()}
+    said = patterns_of_patterns.judged({**kinds, **untrained, "accuracy": np.full((2, 2), 0.9)})
+    assert said.verdict == "not here"

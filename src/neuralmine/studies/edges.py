@@ -82,12 +82,13 @@ def best_match(pictures: np.ndarray, bank: np.ndarray) -> np.ndarray:
     return np.abs(np.fft.ifft2(seen).real).max((1, 2, 3))
 
 
-def phases_shuffled(pictures: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def phases_shuffled(pictures: np.ndarray, generator: np.random.Generator, region: float = 4) -> np.ndarray:
     """Pictures with the same strength at every spatial frequency and in every region, and the phases of noise.
 
-    Weights are strong where digits have ink. A null that spread them evenly would lose to any picture with a middle.
+    `region` is how many pixels wide a region is. Weights are strong where digits have ink. A null that spread them
+    evenly would lose to any picture with a middle.
     """
-    where = np.sqrt(gaussian_filter(pictures**2, (0, 4, 4))) + 1e-12
+    where = np.sqrt(gaussian_filter(pictures**2, (0, region, region))) + 1e-12
     noise = np.fft.fft2(generator.standard_normal(pictures.shape))
     strength = np.abs(np.fft.fft2(pictures / where))
     return where * np.fft.ifft2(strength * noise / np.maximum(np.abs(noise), 1e-12)).real

@@ -27,7 +27,7 @@ def hop_down(*, seed: int = 0) -> Verdict:
 
     data = load("digits").take(np.random.default_rng(seed).permutation(1797)[:PICTURES])
     labels = torch.as_tensor(data.labels)
-    rows, curves = [], {}
+    rows, curves, highest = [], {}, 0.0
     for run, (rate, start) in enumerate(product(RATES, range(STARTS))):
         network = load_preset("64-10", trained=False, seed=seed + start)
         inputs, module = network.encode(data.images), network.module
@@ -50,8 +50,10 @@ def hop_down(*, seed: int = 0) -> Verdict:
                     other = exact()
                     parameter[hop.index] = hop.new_weight
             rows.append((run, hop.slope, moved, before, after, other, len(hop.hops)))
-            # The first that overshot and came back, to be shown: its curve as it is now, all other weights the same.
-            if moved and len(hop.hops) > 2 and not curves:
+            # The one that overshot most and came back, to be shown: its curve as it is now, all other weights the same.
+            rise = max(loss for _, loss in hop.hops) - before if moved and len(hop.hops) > 2 else 0.0
+            if rise > highest:
+                highest = rise
                 values, losses = optimizer.curve(
                     hop.name,
                     hop.index,
@@ -85,16 +87,20 @@ def judged(rows: np.ndarray, curves: dict[str, np.ndarray]) -> Verdict:
             Lines(
                 "the real curve of one weight that overshot",
                 curves["values"],
-                {"loss": curves["losses"]},
+                {"loss": 1000 * (curves["losses"] - curves["losses"].min())},
                 "weight",
-                "loss",
+                "loss above the lowest here, thousandths",
                 float(hops[-1, 0]),
             ),
             Table(
                 "its hops",
-                ("place", "weight", "exact loss"),
+                ("place", "weight", "above the lowest, thousandths"),
                 tuple(
-                    ("start" if i == 0 else "kept" if i == len(hops) - 1 else "too far", float(w), float(loss))
+                    (
+                        "start" if i == 0 else "kept" if i == len(hops) - 1 else "too far",
+                        float(w),
+                        1000 * float(loss - curves["losses"].min()),
+                    )
                     for i, (w, loss) in enumerate(hops)
                 ),
             ),
