@@ -190,3 +190,38 @@ def test_axe_finds_nothing(open_page, server, scheme, width, more):
     page = raced(open_page(width=width, scheme=scheme), server, QUICK + more)
     page.wait_for_timeout(500)
     assert violations(page) == []
+
+
+def test_a_landscape_shows_the_networks_own_loss_the_line_and_the_bend(open_page, server):
+    import neuralmine as nm
+
+    page = open_page()
+    page.goto(server.url("/learning/landscape"))
+    page.wait_for_selector("text=Largest eigenvalues")
+    data = nm.datasets.load("digits").split(test=0.25, seed=0)[0]
+    network = nm.load("64-16-10")
+    bend = nm.look("curvature", network, data, count=5)
+    line = nm.look("loss_landscape", network, data, directions="between", other="64-16-10:untrained", dimensions=1)
+    said = page.inner_text("main")
+    assert f"{float(bend.numbers['largest'][0]):.3g}" in said
+    assert f"1 the other ({float(line.numbers['loss'][0, -1]):.3g})" in said
+    assert page.locator("[aria-roledescription='surface in 3D']").count() == 1
+    page.get_by_role("button", name="Map", exact=True).click()
+    page.wait_for_url("**view=map**")
+    page.focus("[aria-roledescription='contour map']")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    assert float(line.numbers["loss"][0, 0]) == pytest.approx(
+        float(page.inner_text(".inspector dd >> nth=2")), rel=1e-4
+    )
+    page.select_option("label:has-text('Plane') select", "between")
+    page.wait_for_selector("text=At 1 across is the other one.")
+    assert violations(page) == []
+
+
+def test_a_landscape_of_nets_of_two_shapes_says_so(open_page, server):
+    page = open_page(width=390, scheme="dark", strict=False)
+    page.goto(server.url("/learning/landscape?net=64-10&other=64-16-10"))
+    page.wait_for_selector("[role=alert] >> text=Compare networks of the same architecture")
+    page.wait_for_selector("text=Largest eigenvalues")
+    assert violations(page) == []

@@ -342,3 +342,16 @@ def test_what_float32_cannot_hold_is_worked_out_in_the_network_s_own_precision(d
     right = by_hand(network, data, plane, axis, axis)
     assert right.max() > 3.5e38
     np.testing.assert_allclose(surface(landscape, axis, axis), right, rtol=1e-5)
+
+
+def test_the_other_network_may_be_untrained_or_a_run(digits, tmp_path, monkeypatch):
+    network, began = nm.load("64-10"), nm.load("64-10", trained=False)
+    options = {"directions": "between", "dimensions": 1, "size": 3, "limit": 100}
+    found = nm.look("loss_landscape", network, digits, other="64-10:untrained", **options)
+    used, _ = subset(digits, 100)
+    output = began.module(torch.as_tensor(used.images.reshape(100, -1), dtype=torch.float64)).detach().numpy()
+    wanted = ((output - np.eye(10)[used.labels]) ** 2).sum(1).mean()
+    assert found.numbers["loss"][0, -1] == pytest.approx(wanted, rel=1e-5)
+    monkeypatch.setenv("NEURALMINE_HOME", str(tmp_path))
+    with pytest.raises(nm.errors.UnknownName):
+        nm.look("loss_landscape", network, digits, other="run:nowhere", **options)

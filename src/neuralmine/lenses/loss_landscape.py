@@ -42,7 +42,8 @@ def loss_landscape(
         size: how many places along each direction; an odd number has the network itself in the middle.
         reach: how far to go; 1 is as far as the weights are long (random), just the path (pca), or from one
             network to the other (between).
-        other: for "between", the second network: a name of the catalogue, a .safetensors file or the folder of a run.
+        other: for "between", the second network: a name of the catalogue ("64-10:untrained" is as it began), a
+            .safetensors file, the folder of a run, or "run:NAME".
         run: for "pca", the name or the folder of a recorded training of this network.
         limit: how many of the data to use, drawn at random; 0 for all.
         seed: of the random directions and the drawn data.
@@ -143,8 +144,14 @@ def _plane(network: Network, directions: str, dimensions: int, other: str | None
 def _second(source: str) -> Network:
     """The other network, of files and names alone: a page may ask for it, so nothing is run to get it."""
     from ..networks import catalogue, load
+    from ..stores import runs
 
-    if source in {*catalogue.ALIASES, *catalogue.PRESETS} or Path(source).is_dir() or source.endswith(".safetensors"):
+    if source.startswith("run:"):
+        return load(runs.find(source[4:]))
+    name = source.removesuffix(":untrained")
+    if name in {*catalogue.ALIASES, *catalogue.PRESETS}:
+        return load(name, trained=name == source)
+    if Path(source).is_dir() or source.endswith(".safetensors"):
         return load(source)
     raise UsageError(
         f"{source!r} is neither a network of the catalogue, nor a .safetensors file, nor the folder of a run.",
