@@ -103,7 +103,7 @@ export class Pieces {
     const whole = (name: string, otherwise: number) => (/^\d+$/.test(query.get(name) ?? '') ? Number(query.get(name)) : otherwise);
     if (LAYOUTS[query.get('piece') ?? '']) [this.piece, this.listed] = [query.get('piece')!, false];
     this.index = whole('digit', 7);
-    this.seed = whole('seed', 0);
+    this.seed = whole('seed', this.layout.seed ?? 0);
     this.at = whole('step', 0);
     this.text = query.get('text') ?? this.text;
     this.upstream = query.get('slope') === 'ones' ? 'ones' : 'seeded';
@@ -218,7 +218,7 @@ export class Pieces {
 
   choose(piece: string) {
     this.pause();
-    Object.assign(this, { piece, options: {}, edits: [], at: 0, trail: [], back: 0, opened: null, listed: false, place: { ...(LAYOUTS[piece]?.place ?? {}) } });
+    Object.assign(this, { piece, seed: LAYOUTS[piece]?.seed ?? 0, options: {}, edits: [], at: 0, trail: [], back: 0, opened: null, listed: false, place: { ...(LAYOUTS[piece]?.place ?? {}) } });
   }
   setting(name: string) {
     return this.options[name] ?? this.about?.controls.find((control) => control.name === name)?.default ?? '';

@@ -29,6 +29,7 @@ export interface Sub {
 export interface Layout {
   axes: Record<string, string>;
   place: Record<string, number>;
+  seed?: number; // to begin with, where 0 tells little
   forward: Road[];
   backward: Road[];
   steps: Sub[];
@@ -326,6 +327,7 @@ const residual: Layout = {
 const branch = (name: string, title: string, parts: Part[]): Road => ({ name: title, parts: [...parts, { array: `${name}.rectified`, title: 'After the ReLU', sign: '→' }] });
 const inception: Layout = {
   axes: MAP,
+  seed: 24, // every branch lets something through
   place: { i: 3, j: 3, Y: 3, X: 3 },
   forward: [
     branch('one', 'Branch 1: a window of 1 × 1', [
