@@ -101,7 +101,7 @@ def calibration(
         **table,
         "sure": sure,
         "said": said,
-        "right": right,
+        "right": right.astype(np.int8),
         "sum": scores.sum(1),
         "accurate": np.array(right.mean()),
         "ece": np.array(ece),

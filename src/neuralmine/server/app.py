@@ -28,7 +28,7 @@ from ..stores import runs, uploads
 from ..training import Settings
 from ..types import Finding, Network, Verdict
 from ..wire import frame
-from . import LOOPBACK, dreams, examples, jobs, page_folder, pieces, races, recordings, resolve, toys, underway
+from . import LOOPBACK, dreams, examples, jobs, methods, page_folder, pieces, races, recordings, resolve, toys, underway
 from .requests import (
     ControlRequest,
     DataRequest,
@@ -60,6 +60,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
         jobs.stop_all()
         toys.stop_all()
         recordings.stop()
+        methods.stop_all()
 
     app = FastAPI(title="Neuralmine", lifespan=life, docs_url=None, redoc_url=None)
     app.middleware("http")(_guard(host, token))
@@ -71,6 +72,7 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     _dream(app)
     _race(app)
     recordings.add(app)
+    methods.add(app)
     toys.add(app)
     pieces.add(app)
     _page(app)

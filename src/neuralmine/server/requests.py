@@ -245,3 +245,22 @@ class PieceNumberRequest(PieceRequest):
 
     array: str
     at: list[int | None]
+
+
+class MethodRequest(Strict):
+    """An experiment of many trainings: on growing parts of the data, or with one ingredient at a time."""
+
+    kind: Literal["scaling", "ablation"]
+    network: NetworkRequest = NetworkRequest()
+    data: DataRequest = DataRequest(part="train")
+    seeds: int = Field(default=3, ge=2, le=50)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    test: float = Field(default=0.25, gt=0, lt=1)
+    optimizer: str = "adam"
+    lr: float = Field(default=0.02, gt=0, le=1e6)
+    batch: int = Field(default=32, ge=1, le=10000)
+    sizes: int = Field(default=6, ge=3, le=30)
+    updates: int = Field(default=800, ge=1, le=1_000_000)
+    ingredients: str = ""
+    epochs: int = Field(default=20, ge=1, le=100_000)
+    limit: int = Field(default=0, ge=0)

@@ -1,0 +1,173 @@
+// Methods: is the network as sure as it is right, would more data help, and which ingredient of training does.
+import { binary, Failure, json, list, look, type Catalogue, type Finding, type Images } from '../api';
+
+export interface MethodReport {
+  id: string;
+  kind: Kind;
+  status: 'running' | 'done' | 'stopped' | 'failed';
+  message: string;
+  done: number;
+  names: string[];
+  accuracy: (number | null)[][];
+  version: number;
+}
+export type Kind = 'scaling' | 'ablation';
+export type Panel = 'calibration' | Kind;
+export const PANELS: [Panel, string][] = [
+  ['calibration', 'Calibration'],
+  ['scaling', 'More data'],
+  ['ablation', 'Ingredients'],
+];
+
+/** One experiment of many trainings: how far it is, and what it found. */
+export class Experiment {
+  now = $state.raw<MethodReport | null>(null);
+  finding = $state.raw<Finding | null>(null);
+  failure = $state.raw<Failure | null>(null);
+  private events: EventSource | null = null;
+
+  get running() {
+    return this.now?.status === 'running';
+  }
+  async begin(body: Record<string, unknown>) {
+    this.close();
+    [this.now, this.finding, this.failure] = [null, null, null];
+    try {
+      const report = (this.now = await json<MethodReport>('/api/methods', body));
+      const events = (this.events = new EventSource(`/api/methods/${report.id}/events`));
+      events.onmessage = (message) => {
+        const said = JSON.parse(message.data) as MethodReport;
+        if (said.id !== this.now?.id) return;
+        this.now = said;
+        if (said.status === 'running') return;
+        events.close();
+        if (said.status === 'failed') this.failure = new Failure(said.message, 'Change the settings and run it again.');
+        if (said.status === 'done') void this.fetch(said.id);
+      };
+    } catch (error) {
+      this.failure = error as Failure;
+    }
+  }
+  private async fetch(id: string) {
+    try {
+      const found = await binary<Finding>(`/api/methods/${id}/finding`, undefined);
+      if (id === this.now?.id) this.finding = found;
+    } catch (error) {
+      this.failure = error as Failure;
+    }
+  }
+  async stop() {
+    try {
+      if (this.now) await json(`/api/methods/${this.now.id}/stop`, {});
+    } catch (error) {
+      this.failure = error as Failure;
+    }
+  }
+  close() {
+    this.events?.close();
+  }
+}
+
+export class Methods {
+  address = $state('64-16-10');
+  panel = $state<Panel>('calibration');
+  bins = $state(10);
+  picked = $state<number | null>(null); // a bin, a size or a run, by its row
+  seeds = $state(3);
+  seed = $state(0);
+  lr = $state(0.02);
+  epochs = $state(20);
+  updates = $state(800);
+  limit = $state(0);
+
+  catalogue = $state.raw<Catalogue | null>(null);
+  calibration = $state.raw<Finding | null>(null);
+  images = $state.raw<Images | null>(null);
+  failure = $state.raw<Failure | null>(null);
+  scaling = new Experiment();
+  ablation = new Experiment();
+  private asked = 0;
+
+  start() {
+    const query = new URLSearchParams(location.search);
+    const number = (name: string, otherwise: number, low: number, high: number) => {
+      const given = Number(query.get(name) ?? NaN);
+      return Number.isFinite(given) && query.get(name) !== '' ? Math.min(high, Math.max(low, given)) : otherwise;
+    };
+    const whole = (name: string, otherwise: number, low: number, high: number) => Math.round(number(name, otherwise, low, high));
+    this.address = query.get('net') ?? this.address;
+    this.panel = PANELS.find(([id]) => id === query.get('show'))?.[0] ?? 'calibration';
+    this.bins = whole('bins', 10, 2, 50);
+    this.seeds = whole('seeds', 3, 2, 20);
+    this.seed = whole('seed', 0, 0, 99999);
+    this.lr = number('lr', 0.02, 1e-6, 100);
+    this.epochs = whole('epochs', 20, 1, 500);
+    this.updates = whole('updates', 800, 10, 20000);
+    this.limit = whole('limit', 0, 0, 100000);
+    if (query.has('row')) this.picked = whole('row', 0, 0, 200);
+    json<Catalogue>('/api/catalogue').then((found) => (this.catalogue = found), (error) => (this.failure = error));
+    this.open(this.panel);
+    $effect(() => {
+      const query = new URLSearchParams({ net: this.address, show: this.panel });
+      if (this.panel === 'calibration') query.set('bins', String(this.bins));
+      else {
+        for (const name of ['seeds', 'seed', 'lr'] as const) query.set(name, String(this[name]));
+        if (this.panel === 'scaling') query.set('updates', String(this.updates));
+        else query.set('epochs', String(this.epochs)), query.set('limit', String(this.limit));
+      }
+      if (this.picked !== null) query.set('row', String(this.picked));
+      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
+      return () => clearTimeout(timer);
+    });
+    $effect(() => () => {
+      this.scaling.close();
+      this.ablation.close();
+    });
+  }
+  /** Show a panel; what was never measured for this network begins. */
+  open(panel: Panel) {
+    if (panel !== this.panel) this.picked = null;
+    this.panel = panel;
+    if (panel === 'calibration' ? !this.calibration : !this[panel].now) this.measure();
+  }
+  choose(address: string) {
+    this.address = address;
+    [this.calibration, this.picked] = [null, null];
+    for (const one of [this.scaling, this.ablation]) {
+      if (one.running) void one.stop();
+      one.close();
+      [one.now, one.finding, one.failure] = [null, null, null];
+    }
+    this.measure();
+  }
+  /** Measure what the open panel shows, with its settings. */
+  measure() {
+    this.failure = null;
+    if (this.panel === 'calibration') void this.calibrate();
+    else {
+      this.picked = null;
+      const { seeds, seed, lr, epochs, updates, limit } = this;
+      const body = { kind: this.panel, network: { address: this.address }, seeds, seed, lr };
+      void this[this.panel].begin(this.panel === 'scaling' ? { ...body, updates } : { ...body, epochs, limit });
+    }
+  }
+  private async calibrate() {
+    const asked = ++this.asked;
+    const data = { name: 'digits', part: 'test' };
+    try {
+      const [found, images] = await Promise.all([
+        look('calibration', { network: { address: this.address }, data, options: { bins: this.bins } }),
+        this.images ?? binary<Images>('/api/data', data),
+      ]);
+      if (asked === this.asked) [this.calibration, this.images, this.failure] = [found, images, null];
+    } catch (error) {
+      if (asked === this.asked) this.failure = error as Failure;
+    }
+  }
+  /** The images of a bin, the surest mistakes first. */
+  inBin(row: number): number[] {
+    const numbers = this.calibration?.numbers ?? {};
+    const [bins, right, sure] = [list(numbers['bin']), list(numbers['right']), list(numbers['sure'])];
+    return bins.flatMap((bin, i) => (bin === row ? [i] : [])).sort((a, b) => right[a]! - right[b]! || sure[b]! - sure[a]!);
+  }
+}
