@@ -131,6 +131,12 @@ def told(work: Scaling, draws: int = 300) -> Finding:
             f"Accuracy; the null needs no network. Paired difference {number(gain)} ({number(interval[0])} to {number(interval[1])}), p {p:.2g}.",
         )
     )
+    learnt = float(work.train_accuracy[:, -1].mean())
+    slow = (
+        ""
+        if learnt >= 0.9
+        else f" With all images it gets only {100 * learnt:.0f} % of them right: too few updates, so the curve is bent by that."
+    )
     rows = tuple(
         (int(n), float(mean[i]), float(numbers["spread"][i]), float(work.train_accuracy[:, i].mean()),
          float(1 - work.centroid[:, i].mean()), None if law is None else float(law.at(sizes)[i]))
@@ -158,7 +164,7 @@ def told(work: Scaling, draws: int = 300) -> Finding:
         ),
         tuple(checks),
         summary=f"{work.seeds} seeds, {work.sizes[0]} to {work.sizes[-1]} training images, judged on {work.test_images}: "
-        f"{100 * mean[0]:.1f} % wrong with the fewest, {100 * mean[-1]:.1f} % with all. {said} {work.data.note}".strip(),
+        f"{100 * mean[0]:.1f} % wrong with the fewest, {100 * mean[-1]:.1f} % with all. {said}{slow} {work.data.note}".strip(),
         provenance={"recipe": dict(work.recipe), "updates": work.updates, "test_images": work.test_images, "broken": dict(work.broken)},
     )  # fmt: skip
 

@@ -104,9 +104,9 @@ export class Methods {
     this.epochs = whole('epochs', 20, 1, 500);
     this.updates = whole('updates', 800, 10, 20000);
     this.limit = whole('limit', 0, 0, 100000);
-    if (query.has('row')) this.picked = whole('row', 0, 0, 200);
     json<Catalogue>('/api/catalogue').then((found) => (this.catalogue = found), (error) => (this.failure = error));
     this.open(this.panel);
+    if (query.has('row')) this.picked = whole('row', 0, 0, 200);
     $effect(() => {
       const query = new URLSearchParams({ net: this.address, show: this.panel });
       if (this.panel === 'calibration') query.set('bins', String(this.bins));
