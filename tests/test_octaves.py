@@ -309,6 +309,26 @@ def test_a_budget_is_reached_from_above_and_below_also_where_colours_are_cut():
 # ── The ladder and the series ──
 
 
+def test_a_zoom_enlarges_the_middle_and_dreams_on():
+    scene = octaves.scene_of(conv_net(), np.random.default_rng(3).random((24, 32, 3)).astype(np.float32))
+    wanted = octaves.wanted_of(scene, layer="0")
+    settings = octaves.Settings(octaves=1, steps=2, jitter=0, strength=1.0)
+    walk = list(octaves.zooming_steps(scene, wanted, settings, frames=3, factor=1.0, steps=2))
+    picture = octaves.dreamt(scene, wanted, settings).picture
+    assert np.array_equal(walk[0], octaves.eight_bits(picture))
+    for shown in walk[1:]:  # without zooming it is the same climb, gone on with
+        before = octaves.objective_of(scene, picture, wanted)
+        picture = octaves.dreamt(octaves.replace(scene, photo=picture), wanted, settings).picture
+        assert octaves.objective_of(scene, picture, wanted) > before
+        assert np.abs(shown.astype(int) - octaves.eight_bits(picture)).max() <= 1
+    # The middle stays, and a ramp's slope is divided by the factor, as far as torch's cubic (a = −0.75) keeps ramps.
+    ramp = np.broadcast_to(np.linspace(0.2, 0.8, 41, dtype=np.float32), (3, 31, 41))
+    larger = octaves.enlarged(np.ascontiguousarray(ramp), 1.25)
+    assert larger[:, :, 4:-4] == pytest.approx(0.5 + (ramp[:, :, 4:-4] - 0.5) / 1.25, abs=2e-3)
+    with pytest.raises(UsageError, match="larger"):
+        next(octaves.zooming_steps(scene, wanted, settings, factor=3.0))
+
+
 def test_a_ladder_has_one_rung_a_stage():
     assert [layer.name for layer in ladder(conv_net())] == ["0", "2"]
     assert [layer.name for layer in ladder(conv_net(), "3, 1")] == ["1", "3"]  # in depth order

@@ -643,6 +643,33 @@ def finished(
     return Dream(scene, wanted, picture, objective, before, after, frame.factor, frame.reach, note.strip())
 
 
+def zooming_steps(
+    scene: Scene, wanted: Wanted, settings: Settings, *, frames: int = 100, factor: float = 1.02, steps: int = 3
+) -> Generator[np.ndarray, None, None]:
+    """A journey into a dream: every picture (rows × columns × 3, 8 bits) is the middle of the one before it, dreamt on.
+
+    The first is the whole dream; of each, the middle is enlarged by `factor` and climbed for `steps` in its one size.
+    Raises UsageError for fewer than 1 frame, or a factor that is not from 1 to 2.
+
+    >>> import torch, neuralmine as nm
+    >>> net = nm.load(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()), shape=(3, 12, 12))
+    >>> scene = scene_of(net, np.full((30, 40, 3), 0.5))
+    >>> walk = zooming_steps(scene, wanted_of(scene, layer="0"), Settings(octaves=1, steps=2), frames=3)
+    >>> [picture.shape for picture in walk]
+    [(30, 40, 3), (30, 40, 3), (30, 40, 3)]
+    """
+    if frames < 1 or not 1 <= factor <= 2:
+        raise UsageError(
+            f"{frames} pictures, each {factor} times larger.", "Give 1 picture or more, a factor of 1 to 2."
+        )
+    picture = dreamt(scene, wanted, settings).picture
+    yield eight_bits(picture)
+    for k in range(1, frames):
+        onward = replace(settings, octaves=1, steps=steps, budget=0.0, seed=(settings.seed + k) % 2**31)
+        picture = dreamt(replace(scene, photo=enlarged(picture, factor)), wanted, onward).picture
+        yield eight_bits(picture)
+
+
 # ── Arithmetic of pictures ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -667,6 +694,18 @@ def resized(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.nn.functional.interpolate(
         picture[None], size=size, mode="bilinear", align_corners=False, antialias=smaller
     )[0]
+
+
+def enlarged(picture: np.ndarray, factor: float) -> np.ndarray:
+    """The middle of a picture (colours × rows × columns), so much larger, in the picture's own size; bicubic."""
+    import torch
+
+    where = torch.tensor([[[1 / factor, 0, 0], [0, 1 / factor, 0]]], dtype=torch.float32)
+    grid = torch.nn.functional.affine_grid(where, [1, *picture.shape], align_corners=False)
+    found = torch.nn.functional.grid_sample(
+        torch.as_tensor(picture)[None], grid, mode="bicubic", padding_mode="reflection", align_corners=False
+    )
+    return found[0].clamp_(0, 1).numpy()
 
 
 def blurred(picture: torch.Tensor, sd: float) -> torch.Tensor:

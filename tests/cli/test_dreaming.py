@@ -70,6 +70,14 @@ def test_every_layer_is_written_and_the_animation_has_one_frame_each(place, monk
     assert "e.webp" in told
 
 
+def test_a_zooming_video_has_as_many_pictures_as_asked(place, monkeypatch):
+    words = ["photo.png", "--steps", 1, "--octaves", 1, "--layers", "2", "--zoom", "z.webp", "--frames", 5]
+    assert run(monkeypatch, *words) == 0
+    with Image.open("z.webp") as image:
+        assert (image.n_frames, image.size) == (5, (56, 40))
+    assert notes_of(place / "z.webp")["zoom"] == "2"
+
+
 def test_ctrl_c_leaves_the_finished_layers(place):
     words = ["dream", "photo.png", "--steps", "60", "--gif", "d.gif"]
     running = subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip

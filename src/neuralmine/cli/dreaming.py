@@ -24,6 +24,10 @@ def dream(
     ] = None,
     gif: Annotated[Path | None, typer.Option(help="Write an animation: .gif, or .webp or .mp4.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG).")] = None,
+    zoom: Annotated[
+        Path | None, typer.Option(help="Also zoom into the last layer's dream, as a video: .mp4, or .webp or .gif.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Pictures of the zooming video, 16 a second.", min=2, max=5000)] = 96,
     seconds: Annotated[float, typer.Option(help="How long the animation shows each layer.")] = 0.8,
     octaves: Annotated[int, typer.Option(help="How many sizes, from small to the photo's own.")] = 3,
     scale: Annotated[float, typer.Option(help="How much larger each size is than the one before it.")] = 1.4,
@@ -44,8 +48,9 @@ def dream(
     from ..networks import load
     from ..octaves import eight_bits, scene_of, series_steps
 
-    if gif is not None and gif.suffix.lower() not in FORMATS:
-        raise UsageError(f"{gif} has an unknown ending.", f"Use one of {', '.join(FORMATS)}.")
+    for film in (gif, zoom):
+        if film is not None and film.suffix.lower() not in FORMATS:
+            raise UsageError(f"{film} has an unknown ending.", f"Use one of {', '.join(FORMATS)}.")
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError(f"{sheet} has an unknown ending.", "A contact sheet is a .png.")
     given, name = _photo(photo)
@@ -56,6 +61,7 @@ def dream(
         "tile": tile, "budget": budget, "seed": seed,
     }  # fmt: skip
     done: list[Any] = []
+    zoomed: list[Any] = []
     stopped, count = False, 0
     try:
         with _bar(as_json) as bar:
@@ -64,6 +70,8 @@ def dream(
                 if rung.picture is not None:
                     done.append(rung)
                     _say(rung, bar, as_json)
+            if zoom is not None and done:
+                zoomed = _zoomed(loaded, given, done[-1].layer, settings, frames, bar)
     except KeyboardInterrupt:
         stopped = True
     written = [keep / f"{rung.index + 1:02d}-{rung.layer.replace('/', '_')}.png" for rung in done]
@@ -76,6 +84,8 @@ def dream(
             written.append(write_picture(contact_sheet(pictures, names), sheet, about))
         if gif is not None:
             written.append(write_frames(pictures, gif, seconds=seconds, names=names, about=about))
+        if zoom is not None and zoomed:
+            written.append(write_frames(zoomed, zoom, seconds=1 / 16, about={**about, "zoom": done[-1].layer}))
     if as_json:
         told = [dict(rung.about) for rung in done]
         print(json.dumps({"stopped": stopped, "layers": told, "written": list(map(str, written))}))
@@ -119,6 +129,15 @@ def _followed(rungs: Any, network: Any, bar: Progress) -> Any:
             where = f"{rung.layer} ({rung.index + 1} of {len(rung.layers)}), octave {frame.octave + 1} of {frame.octaves}, step {frame.step + 1} of {frame.steps}"
             bar.update(task, completed=before + own * frame.done, description=where)
         yield rung
+
+
+def _zoomed(network: Any, photo: Any, layer: str, settings: dict[str, Any], frames: int, bar: Progress) -> list[Any]:
+    """The pictures of the zooming video."""
+    from ..octaves import Settings, scene_of, wanted_of, zooming_steps
+
+    scene = scene_of(network, photo, [layer])
+    walk = zooming_steps(scene, wanted_of(scene, layer=layer), Settings(**settings), frames=frames)
+    return list(bar.track(walk, total=frames, description=f"zooming into {layer}"))
 
 
 def _say(rung: Any, bar: Progress, quiet: bool) -> None:

@@ -25,7 +25,7 @@ def serve(
     """
     import uvicorn
 
-    from .app import make_app
+    from .app import make_app, warm_up
 
     port = port if port is not None else _port_from_environment()
     opened = listen(host, port)
@@ -37,6 +37,8 @@ def serve(
     wanted = browser if browser is not None else not os.environ.get("NO_BROWSER")
     if wanted:
         threading.Timer(0.8, webbrowser.open, [address]).start()
+    # torch takes a second or two to load: that begins now, not with the first request.
+    threading.Thread(target=warm_up, name="warm up", daemon=True).start()
     config = uvicorn.Config(make_app(host=host, token=token), log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[opened])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import secrets
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -54,8 +53,6 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        # torch takes a second or two to load: that begins now, not with the first request.
-        threading.Thread(target=_warm_up, name="warm up", daemon=True).start()
         yield
         jobs.stop_all()
         toys.stop_all()
@@ -79,8 +76,8 @@ def make_app(host: str = "127.0.0.1", token: str | None = None) -> FastAPI:
     return app
 
 
-def _warm_up() -> None:
-    """Do once what the first page will ask for."""
+def warm_up() -> None:
+    """Do once what the first page will ask for, and go on with dreams that were left."""
     import torch
 
     torch.set_num_threads(1)  # nets this small lose more than they gain by sharing the work
