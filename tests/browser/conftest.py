@@ -1,4 +1,4 @@
-"""A real server and a real Chromium for the tests of the page. All of them run in one worker, one after the other."""
+"""A real server and a real Chromium for the tests of the page: one of each in every worker, a file in one worker."""
 
 import os
 import shutil

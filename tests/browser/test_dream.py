@@ -11,7 +11,7 @@ from PIL import Image
 from .conftest import violations
 
 pytest.importorskip("skimage")
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser dream")]
 QUICK = "?octaves=1&steps=2&jitter=4"
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_dreamt_says_so(open_page, server):
 @pytest.mark.parametrize(("scheme", "width"), [("dark", 1440), ("light", 390)])
 def test_axe_finds_nothing_before_the_first_dream(open_page, server, scheme, width):
     page = open_page(width=width, scheme=scheme)
-    page.goto(server.url("/dream?net=squeezenet"))
-    page.wait_for_selector("text=one layer after another")
+    page.goto(server.url("/dream?net=squeezenet"))  # whoever comes by a link with settings begins the dream themselves
+    page.get_by_alt_text("As it is before any layer has dreamt").wait_for()
     page.wait_for_timeout(500)
     assert violations(page) == []

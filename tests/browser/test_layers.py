@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import violations
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser layers")]
 PIECES = ["dense", "convolution", "pooling", "normalisation", "residual", "inception", "recurrent", "attention"]
 
 

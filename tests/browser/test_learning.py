@@ -7,7 +7,7 @@ from PIL import Image
 
 from .conftest import violations
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser learning")]
 QUICK = "?net=64-10&race=gradient_descent,sgd,adam&steps=8&lr=gradient_descent=1,sgd=0.5,adam=0.01"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from .conftest import violations
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser methods")]
 
 
 def opened(page, server, query="?net=64-10"):

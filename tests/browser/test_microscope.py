@@ -12,7 +12,7 @@ from neuralmine.datasets import photo
 from .conftest import violations
 
 pytest.importorskip("skimage")
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser microscope")]
 
 
 @pytest.fixture(scope="module")

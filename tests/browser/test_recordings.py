@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from .conftest import Server, violations
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser recordings")]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import neuralmine as nm
 
 from .conftest import Server, violations
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser workshop")]
 
 
 def ready(page, server, query=""):

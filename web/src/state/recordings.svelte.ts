@@ -64,7 +64,7 @@ export class Recordings {
     return this.steps[this.index - 1] ?? null;
   }
   get complete() {
-    return this.figures !== null && this.figures.read >= this.figures.steps.shape[0]!;
+    return this.figures !== null && this.figures.read >= this.steps.length;
   }
   get recording() {
     return this.example?.status === 'recording';
