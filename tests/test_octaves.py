@@ -1,6 +1,7 @@
 """The climb against a plain, slow one in numpy; tiles against the whole; what goes wrong on the way."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,15 +154,15 @@ def test_tiles_give_the_gradient_of_the_whole(layer, unit):
     assert tiled_value == pytest.approx(value, rel=1e-5)
     assert float((tiled - slopes).abs().max()) < 1e-6 * float(slopes.abs().max()) + 1e-9
     assert objective_of(scene, scene.photo, wanted, 64) == pytest.approx(value, rel=1e-5)
-    assert len(list(octaves._tiles((131, 170), wanted, 64))) == 9
-    assert len(list(octaves._tiles((60, 64), wanted, 64))) == 1
+    assert len(list(octaves.gradients._tiles((131, 170), wanted, 64))) == 9
+    assert len(list(octaves.gradients._tiles((60, 64), wanted, 64))) == 1
 
 
 def test_tiles_are_shown_what_they_depend_on_and_no_more_than_asked():
     network = conv_net()
     wanted = wanted_of(scene_of(network, photo(), ["2"]), layer="2")
     covered = np.zeros((300, 200), int)
-    for core, seen in octaves._tiles((300, 200), wanted, 64):
+    for core, seen in octaves.gradients._tiles((300, 200), wanted, 64):
         covered[core] += 1
         assert all(s.start % 2 == 0 and s.stop - s.start <= 64 + 2 * 16 for s in seen)
     assert (covered == 1).all()
@@ -318,7 +319,7 @@ def test_a_zoom_enlarges_the_middle_and_dreams_on():
     assert np.array_equal(walk[0], octaves.eight_bits(picture))
     for shown in walk[1:]:  # without zooming it is the same climb, gone on with
         before = octaves.objective_of(scene, picture, wanted)
-        picture = octaves.dreamt(octaves.replace(scene, photo=picture), wanted, settings).picture
+        picture = octaves.dreamt(replace(scene, photo=picture), wanted, settings).picture
         assert octaves.objective_of(scene, picture, wanted) > before
         assert np.abs(shown.astype(int) - octaves.eight_bits(picture)).max() <= 1
     # The middle stays, and a ramp's slope is divided by the factor, as far as torch's cubic (a = −0.75) keeps ramps.
@@ -354,7 +355,7 @@ def test_a_series_goes_on_where_it_was_left(tmp_path, monkeypatch):
             break
     assert [path.name for path in tmp_path.iterdir()] == ["01-0.png"]
     climbed = []
-    monkeypatch.setattr(octaves, "climb", lambda scene, wanted, *rest: climbed.append(wanted.layer) or climb(scene, wanted, *rest))  # fmt: skip
+    monkeypatch.setattr(octaves.series, "climb", lambda scene, wanted, *rest: climbed.append(wanted.layer) or climb(scene, wanted, *rest))  # fmt: skip
     done = [rung for rung in series_steps(network, image, **settings) if rung.picture is not None]
     assert climbed == ["2"]
     assert done[0].read

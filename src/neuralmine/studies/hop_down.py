@@ -58,7 +58,7 @@ def hop_down(*, seed: int = 0) -> Verdict:
                     hop.name,
                     hop.index,
                     around=hop.old_weight,
-                    span=1.3 * abs(hop.hops[0][0] - hop.old_weight),
+                    span=1.3 * abs(next(iter(hop.hops))[0] - hop.old_weight),
                     points=61,
                 )
                 curves = {"values": values, "losses": losses, "hops": np.array([(hop.old_weight, before), *hop.hops])}
