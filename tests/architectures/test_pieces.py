@@ -39,6 +39,8 @@ CASES = [
     ("recurrent", {"kind": "gru"}, (1, 2), {"kind": "gru"}),
     ("attention", {"width": 5, "head": 3}, (4, 5), {}),
     ("attention", {"width": 5, "head": 3, "causal": True}, (4, 5), {"causal": True}),
+    ("attention", {"width": 5, "head": 3, "heads": 2}, (4, 5), {"heads": 2}),
+    ("attention", {"width": 5, "head": 2, "heads": 4, "causal": True}, (4, 5), {"heads": 4, "causal": True}),
     *[
         ("dense", {"inputs": 5, "outputs": 3, "activation": kind}, (4, 5), {"activation": kind})
         for kind in ("sigmoid", "tanh", "relu", "linear")
@@ -90,11 +92,13 @@ def network_dtype(network):
 
 
 def test_the_intermediates_are_those_a_trace_sees():
-    worked, module, x, _, _ = worked_both_ways("attention", {"causal": True}, (4, 4), {"causal": True})
+    options = {"heads": 2, "causal": True}
+    worked, module, x, _, _ = worked_both_ways("attention", options, (4, 4), options)
     trace = nm.trace(network_of(module, shape=(4, 4)), x.detach()[None])
-    assert trace["attention"].dims == "b q k"
-    for name in ("query", "key", "value", "attention"):
-        np.testing.assert_allclose(worked[name], trace[name].numpy()[0], atol=1e-12)
+    assert trace["attention"].dims == "b h q k"
+    np.testing.assert_allclose(worked["attention"], trace["attention"].numpy()[0], atol=1e-12)
+    for name in ("query", "key", "value"):
+        np.testing.assert_allclose(np.hstack(worked[name]), trace[name].numpy()[0], atol=1e-12)
     worked, module, x, _, _ = worked_both_ways("residual", {}, (2, 4, 4), {})
     trace = nm.trace(network_of(module, shape=(2, 4, 4)), x.detach()[None])
     np.testing.assert_allclose(worked["first.output"], trace["first"].numpy()[0], atol=1e-12)
@@ -168,6 +172,41 @@ def test_a_dense_layer_s_loss_is_torch_s_and_its_examples_add_up_to_it(loss, act
     np.testing.assert_allclose(worked["d_sum.weight"], module.sum.weight.grad.numpy(), atol=1e-12)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_heads_are_those_of_torch_s_own_multi_head_attention(heads, causal):
+    size, width, time = 2, 2 * heads, 5
+    theirs = nn.MultiheadAttention(width, heads, batch_first=True, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(heads)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    x = torch.randn(1, time, width, generator=generator, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(time, time, dtype=torch.bool).triu(1) if causal else None
+    output, shares = theirs(x, x, x, attn_mask=mask, average_attn_weights=False)
+    upstream = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    output.backward(upstream)
+    names = ("query", "key", "value")
+    weights = {"projection.weight": theirs.out_proj.weight, "projection.bias": theirs.out_proj.bias}
+    weights |= dict(zip([f"{n}.weight" for n in names], theirs.in_proj_weight.chunk(3), strict=True))
+    weights |= dict(zip([f"{n}.bias" for n in names], theirs.in_proj_bias.chunk(3), strict=True))
+    weights = {name: value.detach().numpy() for name, value in weights.items()}
+    worked = arithmetic("attention", x[0].detach().numpy(), weights, upstream[0].numpy(), heads=heads, causal=causal)
+    near = {"rtol": 0, "atol": 1e-10}
+    np.testing.assert_allclose(worked["output"], output[0].detach().numpy(), **near)
+    np.testing.assert_allclose(worked["attention"], shares[0].detach().numpy(), **near)
+    np.testing.assert_allclose(worked["d_input"], x.grad[0].numpy(), **near)
+    for kind, slope in (("weight", theirs.in_proj_weight.grad), ("bias", theirs.in_proj_bias.grad)):
+        np.testing.assert_allclose(np.concatenate([worked[f"d_{n}.{kind}"] for n in names]), slope.numpy(), **near)
+        np.testing.assert_allclose(worked[f"d_projection.{kind}"], getattr(theirs.out_proj, kind).grad.numpy(), **near)
+    # Each head by itself is torch's plain attention of its own query, key and value.
+    own = (torch.tensor(worked[n]) for n in names)
+    np.testing.assert_allclose(
+        worked["head"], nn.functional.scaled_dot_product_attention(*own, is_causal=causal).numpy(), **near
+    )
+    assert worked["head"].shape == (heads, time, size)
+
+
 def test_a_causal_head_never_looks_ahead():
     worked, *_ = worked_both_ways("attention", {"causal": True}, (5, 4), {"causal": True})
     assert (np.triu(worked["attention"], 1) == 0).all()
@@ -194,6 +233,8 @@ def test_builders_draw_from_their_seed_alone():
         ("normalisation", [[1.0]], {"normalisation.weight": [1.0], "normalisation.bias": [0.0]}, {}),
         ("normalisation", np.zeros((2, 3)), {"normalisation.weight": [1.0], "normalisation.bias": [0.0]}, {}),
         ("attention", np.zeros((2, 3)), {f"{n}.weight": np.eye(2) for n in ("query", "key", "value")}, {}),
+        ("attention", np.zeros((2, 3)), {f"{n}.weight": np.eye(3) for n in ("query", "key", "value")}, {"heads": 2}),
+        ("attention", np.zeros((2, 3)), {f"{n}.weight": np.eye(3) for n in ("query", "key", "value")} | {"projection.weight": np.eye(2)}, {}),
         ("recurrent", np.zeros((2, 3)), {f"cell.{n}": np.eye(2) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}, {}),
         ("dense", np.zeros((2, 3)), {"sum.weight": np.eye(2), "sum.bias": np.zeros(2)}, {}),
         ("dense", np.zeros((1, 2)), {"sum.weight": np.eye(2), "sum.bias": np.zeros(2)}, {"activation": "step"}),

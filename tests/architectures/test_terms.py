@@ -28,7 +28,7 @@ CASES = [
     ("recurrent", {"kind": "elman", "inputs": 2, "hidden": 3}, (4, 2), {"kind": "elman"}),
     ("recurrent", {"kind": "gru", "inputs": 2, "hidden": 3}, (4, 2), {"kind": "gru"}),
     ("attention", {"width": 3, "head": 2}, (4, 3), {}),
-    ("attention", {"width": 3, "head": 2, "causal": True}, (4, 3), {"causal": True}),
+    ("attention", {"width": 3, "head": 2, "heads": 2, "causal": True}, (4, 3), {"heads": 2, "causal": True}),
 ]  # fmt: skip
 
 

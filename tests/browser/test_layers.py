@@ -72,6 +72,23 @@ def test_an_output_s_terms_add_up_to_it_and_open_down_to_a_pixel(open_page, serv
     page.wait_for_selector(".inspector >> text=read from the data")
 
 
+def test_each_head_is_shown_and_its_score_reads_as_products(open_page, server):
+    page = opened(open_page(), server, "?piece=attention&o.tokens=rows&o.heads=four")
+    assert page.locator("figcaption:has-text('Attention of head')").count() == 4
+    page.get_by_label("head shown").select_option("2")
+    page.wait_for_selector("h3:has-text('softmax over the keys: head 2')")
+    names = page.locator("figure:has(figcaption:text-is('Attention of head 0')) .columns span").all_inner_texts()
+    assert names == [f"row {t}" for t in range(8)]
+    click_cell(page, "Scores: sums ÷ √d", 2, 3)
+    page.wait_for_selector(".inspector h2:has-text('head 2')")
+    found, value = terms(page)
+    assert len(found) == 3
+    assert sum(found) == pytest.approx(value, abs=1e-12)
+    assert page.inner_text(".equation").count("×") == 6  # 1/√3 × query × key, three times
+    page.locator(".inspector .terms .name").first.click()  # the product itself
+    page.wait_for_selector(".inspector h2:has-text('This query × this key')")
+
+
 def test_a_changed_pixel_is_worked_through_and_can_be_taken_back(open_page, server):
     page = opened(open_page(), server, "?piece=convolution&digit=7")
     click_cell(page, "Output", 0, 0)

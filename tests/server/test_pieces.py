@@ -15,7 +15,7 @@ OPTIONS = [
     *[("normalisation", {"kind": kind}) for kind in ("batch", "layer", "group")],
     ("residual", {}), ("residual", {"stride": 2, "strength": 0.0}), ("inception", {"strength": 2.0}),
     ("recurrent", {}), ("recurrent", {"kind": "gru", "hidden": 2}),
-    ("attention", {"tokens": "rows"}), ("attention", {"tokens": "rows", "causal": "yes", "head": 2}),
+    ("attention", {"tokens": "rows"}), ("attention", {"tokens": "rows", "causal": "yes", "head": 2, "heads": "four"}),
 ]  # fmt: skip
 
 
@@ -46,6 +46,12 @@ def test_a_number_opens_down_to_the_pixels():
     assert found["value"] == pytest.approx(sum(term["value"] for term in found["terms"]))
     assert set(found["sources"]["input"]) == {8 * y + x for y in (2, 3, 4) for x in (3, 4, 5)}
     assert set(found["operands"]) == {"products", "convolution.bias"}
+    for term in found["terms"]:  # a sum reads a × b + c × d: the bias alone is no product
+        if term["operands"][0]["array"] == "products":
+            a, b = (o["value"] for o in term["factors"]["operands"])
+            assert term["value"] == term["factors"]["coefficient"] * a * b
+        else:
+            assert term["factors"] is None
     block = opened("windows", [0, 2, 3, 0, None, None], index=7)
     assert block["operands"]["input"] == sorted(found["sources"]["input"])
 
@@ -63,6 +69,19 @@ def test_slopes_of_given_numbers_agree_with_central_differences(piece, options):
         else:
             assert slope["error"] < 1e-5
         assert slope["ours"] == report["numbers"][f"d_{array}"][tuple(at)]
+
+
+def test_every_head_s_score_reads_as_products_of_query_and_key():
+    asked = {"options": {"tokens": "rows", "heads": "two"}, "index": 7}
+    found = opened("scores", [1, 2, 4], "attention", **asked)
+    numbers = pieces.report(PieceRequest(piece="attention", **asked))["numbers"]
+    pairs = {tuple(o["array"] for o in term["factors"]["operands"]) for term in found["terms"]}
+    assert pairs == {("query", "key")}
+    by_hand = numbers["query"][1, 2] @ numbers["key"][1, 4] / 3**0.5
+    made = sum(
+        t["factors"]["coefficient"] * np.prod([o["value"] for o in t["factors"]["operands"]]) for t in found["terms"]
+    )
+    assert made == pytest.approx(by_hand)
 
 
 def test_each_example_s_part_adds_up_to_the_loss():

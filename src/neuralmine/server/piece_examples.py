@@ -64,6 +64,7 @@ class Case:
 SEEDED = "Weights drawn from the seed, untrained."
 EDGE = np.array([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
 KERNELS = {"upright": EDGE, "level": EDGE.T, "blur": np.full((3, 3), 1 / 9)}
+HEADS = {"one": 1, "two": 2, "four": 4}
 STRENGTH = Control(
     "strength", "weights ×", 1.0, "All seeded weights are multiplied by this: 0 shuts the long road.", low=0, high=4
 )
@@ -143,13 +144,14 @@ ABOUT: dict[str, About] = {
     ),
     "attention": About(
         "Attention",
-        "Each token asks all others: query × key says whom it heeds, and their values are mixed.",
+        "Each token asks all others, by several heads: query × key says whom it heeds, and their values are mixed.",
         "A word may need one that stands far off: every pair meets in one step.",
         "Bahdanau et al. 2015; Vaswani et al. 2017",
         (
             Control("tokens", "tokens", "words", "The first six numbers of each word's row in MiniLM's embedding, or the rows of a digit.", (("words", "words of a sentence"), ("rows", "rows of a digit"))),
             Control("causal", "mask", "no", "Causal: a token sees only itself and what came before.", (("no", "none"), ("yes", "causal"))),
-            Control("head", "head", 3, "How many numbers a query and a key have.", low=1, high=6),
+            Control("heads", "heads", "two", "Each asks with a query of its own; what they say is joined.", (("one", "1"), ("two", "2"), ("four", "4"))),
+            Control("head", "numbers a head", 3, "How many numbers a query, a key and a value have.", low=1, high=6),
             Control("sharpness", "weights ×", 3.0, "The seeded query and key weights are multiplied by this: larger, and attention is sharper.", low=0, high=20),
         ),
         "text",
@@ -367,13 +369,13 @@ def _attention(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
             f'example = nm.trace(nm.load("minilm"), {asked.text!r})["embeddings"].numpy()[0, :, :{width}].astype("float64")'
         ]
         said, total = f"the first {width} of 384 numbers of each token's row in MiniLM's embedding", 0
-    causal = chosen["causal"] == "yes"
-    build = {"name": "attention", "width": width, "head": chosen["head"], "causal": causal, "seed": asked.seed}
+    options = {"heads": HEADS[chosen["heads"]], "causal": chosen["causal"] == "yes"}
+    build = {"name": "attention", "width": width, "head": chosen["head"], **options, "seed": asked.seed}
     weights, drawn = _weights(build)
     weights, times = _times(weights, chosen["sharpness"], ("query", "key"))
     names = dict.fromkeys("tqk", words)
     return Case(
-        "attention", build, {"causal": causal}, example, weights, [*code, drawn, *times],
+        "attention", build, options, example, weights, [*code, drawn, *times],
         f"{said}. {SEEDED} So whom a token heeds is chance here; how it is worked out is not.", chosen, total, names,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import numpy as np
 from fastapi import FastAPI, Response
 
 from .. import architectures
-from ..architectures.terms import Formula, Index, ancestors, explained, terms_of
+from ..architectures.terms import Formula, Index, Term, ancestors, explained, terms_of
 from ..errors import UnknownName, UsageError
 from ..types import Check
 from ..wire import frame
@@ -90,7 +90,8 @@ def opened(asked: PieceNumberRequest) -> dict[str, Any]:
             {
                 "coefficient": term.coefficient,
                 "value": term.value(numbers),
-                "operands": [{**asdict(o), "value": float(numbers[o.array][o.index])} for o in term.operands],
+                "operands": _valued(numbers, term),
+                "factors": _factors(worked, term),
             }
             for term in one.terms
         ],
@@ -98,6 +99,22 @@ def opened(asked: PieceNumberRequest) -> dict[str, Any]:
         "sources": _flat(numbers, ancestors(numbers, worked.formulas, asked.array, index)),
         "slope": _slope(worked, asked.array, index) if one.given and asked.array in worked.given else None,
     }  # fmt: skip
+
+
+def _valued(numbers: Mapping[str, np.ndarray], term: Term) -> list[dict[str, Any]]:
+    return [{**asdict(o), "value": float(numbers[o.array][o.index])} for o in term.operands]
+
+
+def _factors(worked: Worked, term: Term) -> dict[str, Any] | None:
+    """What a term that is one number was multiplied of, where that number is a product: a sum then reads a × b + c × d."""
+    if len(term.operands) != 1 or term.operands[0].power != 1:
+        return None
+    (one,) = term.operands
+    formula = worked.formulas[one.array]
+    inner = terms_of(worked.numbers, formula, one.index)
+    if formula.then or len(inner) != 1 or len(inner[0].operands) < 2:
+        return None
+    return {"coefficient": term.coefficient * inner[0].coefficient, "operands": _valued(worked.numbers, inner[0])}
 
 
 def _sets(operands: Any) -> dict[str, set[Index]]:

@@ -35,7 +35,8 @@ export interface Report {
   python: string;
 }
 export interface Operand { array: string; index: number[]; power: number; value: number }
-export interface Term { coefficient: number; value: number; operands: Operand[] }
+export interface Product { coefficient: number; operands: Operand[] }
+export interface Term extends Product { value: number; factors: Product | null } // factors: of a term that is itself a product
 export interface Opened {
   array?: string;
   index?: number[];
@@ -186,12 +187,23 @@ export class Pieces {
     });
     const columns = part.wrap ?? (axes.length === 1 ? places.length : sizes[dims.indexOf(axes[axes.length - 1]!)]!);
     const names = report.names[axes.length > 1 ? axes[0]! : ''] ?? [];
-    return { places, columns, names, rows: Math.ceil(places.length / columns), values: places.map((at) => Number(numbers.values[at])) };
+    const columnNames = report.names[axes[axes.length - 1]!] ?? [];
+    return { places, columns, names, columnNames, rows: Math.ceil(places.length / columns), values: places.map((at) => Number(numbers.values[at])) };
   }
   index_of(array: string, flat: number): number[] {
     const shape = this.current!.numbers[array]!.shape;
     return shape.map((size, axis) => Math.floor(flat / shape.slice(axis + 1).reduce((a, b) => a * b, 1)) % size);
   }
+  /** Axes of which one place is shown at a time, with how many there are: which head, which map. */
+  choices = $derived.by(() => {
+    const report = this.current;
+    if (!report) return [];
+    return Object.entries(this.layout.choose ?? {}).flatMap(([letter, label]) => {
+      const found = Object.entries(report.dims).find(([, dims]) => dims.split(' ').includes(letter));
+      const count = found ? report.numbers[found[0]]!.shape[found[1].split(' ').indexOf(letter)]! : 1;
+      return count > 1 ? [{ letter, label, count, names: report.names[letter] }] : [];
+    });
+  });
   /** "row 2, column 3": a place in words; axes of one place are left out, and those it has in common with `than`. */
   where(array: string, index: (number | null)[], than: Record<string, number> = {}): string {
     const report = this.current;
@@ -240,6 +252,10 @@ export class Pieces {
     const dims = (this.current?.dims[array] ?? '').split(' ');
     // The grids follow, but for the axes that the sub-step holds.
     this.place = { ...this.place, ...Object.fromEntries(dims.map((letter, axis) => [letter, index[axis]!])) };
+  }
+  show(letter: string, at: number) {
+    this.pause();
+    this.place = { ...this.place, [letter]: at };
   }
   close() {
     [this.trail, this.back] = [[], 0];

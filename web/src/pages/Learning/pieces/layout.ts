@@ -11,11 +11,13 @@ export interface Part {
   wrap?: number; // a long axis folded into rows of so many, as an image is
   ink?: boolean;
   labels?: boolean; // its rows are named
+  columnLabels?: boolean; // its columns are named
   fix?: Record<string, number>;
   when?: (options: Options) => boolean;
 }
 export interface Road {
   name: string;
+  of?: string; // the letter of the axis of which one place is shown: its place is said
   parts: Part[];
 }
 /** One sub-step: "windows[o i j c * *]" is what is worked out; a star takes all of an axis; `sweep` repeats it over axes. */
@@ -29,6 +31,7 @@ export interface Sub {
 export interface Layout {
   axes: Record<string, string>;
   place: Record<string, number>;
+  choose?: Record<string, string>; // axes of which one place is shown at a time, and their names
   seed?: number; // to begin with, where 0 tells little
   forward: Road[];
   backward: Road[];
@@ -461,12 +464,15 @@ const recurrent: Layout = {
   tries: 'Set all slopes coming in but the last to 0: how much of it reaches the first row? Compare the two cells.',
 };
 
+const several = (at: number) => (options: Options) => ({ one: 1, two: 2, four: 4 })[String(options['heads'])]! > Math.max(1, at);
 const attention: Layout = {
-  axes: { t: 'token', q: 'query of', k: 'key of', n: 'input', d: 'number' },
-  place: { t: 2, q: 2, k: 1, d: 0 },
+  axes: { h: 'head', t: 'token', q: 'query of', k: 'key of', n: 'number', d: 'number', e: 'joined number' },
+  place: { h: 0, t: 2, q: 2, k: 1, d: 0, n: 0, e: 0 },
+  choose: { h: 'head shown' },
   forward: [
     {
       name: 'Every token makes a query, a key and a value',
+      of: 'h',
       parts: [
         { array: 'input', title: 'Tokens', labels: true },
         { array: 'query', title: 'Queries', sign: '→' },
@@ -476,62 +482,91 @@ const attention: Layout = {
     },
     {
       name: 'Query × key, softmax over the keys',
+      of: 'h',
       parts: [
         { array: 'products', title: 'This query × this key', rows: '', columns: 'd' },
-        { array: 'scores', title: 'Scores: sums ÷ √d', sign: 'Σ', labels: true },
-        { array: 'powers', title: 'e to the score − largest', sign: '→' },
-        { array: 'attention', title: 'Attention: rows add up to 1', sign: '÷ total', ink: true },
+        { array: 'scores', title: 'Scores: sums ÷ √d', sign: 'Σ', labels: true, columnLabels: true },
+        { array: 'powers', title: 'e to the score − largest', sign: '→', columnLabels: true },
+        { array: 'attention', title: 'Attention: rows add up to 1', sign: '÷ total', ink: true, columnLabels: true },
       ],
     },
     {
       name: 'Values, weighted and added',
+      of: 'h',
       parts: [
         { array: 'mixed', title: 'This query: attention × values', rows: 'k', columns: 'd', labels: true },
-        { array: 'output', title: 'Output', sign: 'Σ', labels: true },
+        { array: 'head', title: 'What the head says', sign: 'Σ', labels: true },
+      ],
+    },
+    {
+      name: 'The heads side by side: each heeds in its own way',
+      parts: [0, 1, 2, 3].map((h) => ({ array: 'attention', title: `Attention of head ${h}`, fix: { h }, ink: true, labels: !h, columnLabels: true, when: several(h) })),
+    },
+    {
+      name: 'Joined, and projected back to the width of a token',
+      parts: [
+        { array: 'joined', title: 'All heads, joined', labels: true },
+        { array: 'projection.weight', title: 'Projection', sign: '×' },
+        { array: 'output', title: 'Output', sign: '=' },
       ],
     },
   ],
   backward: [
     {
-      name: 'Back through the mix and the softmax',
+      name: 'Back through the projection, to all heads',
       parts: [
-        { array: 'd_output', title: 'Slope coming in' },
-        { array: 'd_attention', title: 'Slope of the attention', sign: '→', labels: true },
-        { array: 'd_scores', title: 'Slope of the scores', sign: '→' },
+        { array: 'd_output', title: 'Slope coming in', labels: true },
+        { array: 'd_joined', title: 'Slope of what was joined', sign: '→' },
+        { array: 'd_projection.weight', title: 'Slope of the projection', sign: '·' },
       ],
     },
     {
-      name: 'Back to query, key and value, and to the tokens',
+      name: 'Back through the mix and the softmax',
+      of: 'h',
+      parts: [
+        { array: 'd_head', title: 'Slope of what the head said' },
+        { array: 'd_attention', title: 'Slope of the attention', sign: '→', labels: true, columnLabels: true },
+        { array: 'd_scores', title: 'Slope of the scores', sign: '→', columnLabels: true },
+      ],
+    },
+    {
+      name: 'Back to query, key and value',
+      of: 'h',
       parts: [
         { array: 'd_query', title: 'Slope of the queries', labels: true },
         { array: 'd_key', title: 'Slope of the keys', sign: '·' },
         { array: 'd_value', title: 'Slope of the values', sign: '·' },
-        { array: 'd_input', title: 'Slope of the tokens', sign: '→' },
       ],
     },
+    { name: 'Back to the tokens: by all heads, added', parts: [{ array: 'd_input', title: 'Slope of the tokens', labels: true }] },
   ],
   steps: [
-    { name: 'Ask', say: 'The token’s row × weights: what it asks for.', at: 'query[q *]' },
-    { name: 'Answer', say: 'Every token’s key: what it has to offer.', at: 'key[* *]' },
-    { name: 'Compare', say: 'This query × this key, number by number.', at: 'products[q k *]' },
-    { name: 'Score', say: 'Their sum ÷ √d: how well the two agree.', at: 'scores[q k]' },
-    { name: 'All keys', say: 'The same query against every key.', at: 'scores[q k]', sweep: 'k' },
-    { name: 'Powers', say: 'e to the score: all positive, large ones far ahead.', at: 'powers[q *]' },
-    { name: 'Shares', say: 'Divided by their total, the row adds up to 1: that is attention.', at: 'attention[q k]' },
-    { name: 'Mix', say: 'Every value counts by its share.', at: 'mixed[q * *]' },
-    { name: 'Add', say: 'Added up: the output of this token.', at: 'output[q d]' },
+    { name: 'Ask', say: 'The token’s row × weights: what it asks for.', at: 'query[h q *]' },
+    { name: 'Answer', say: 'Every token’s key: what it has to offer.', at: 'key[h * *]' },
+    { name: 'Compare', say: 'This query × this key, number by number.', at: 'products[h q k *]' },
+    { name: 'Score', say: 'Their sum ÷ √d: how well the two agree.', at: 'scores[h q k]' },
+    { name: 'All keys', say: 'The same query against every key.', at: 'scores[h q k]', sweep: 'k' },
+    { name: 'Powers', say: 'e to the score: all positive, large ones far ahead.', at: 'powers[h q *]' },
+    { name: 'Shares', say: 'Divided by their total, the row adds up to 1: that is attention.', at: 'attention[h q k]' },
+    { name: 'Mix', say: 'Every value counts by its share.', at: 'mixed[h q * *]' },
+    { name: 'Add', say: 'Added up: what this head says to this token.', at: 'head[h q d]' },
+    { name: 'Every head', say: 'Each head has queries, keys and values of its own: it heeds others.', at: 'attention[h q *]', sweep: 'h' },
+    { name: 'Join', say: 'What the heads say is laid side by side.', at: 'joined[q *]' },
+    { name: 'Project', say: 'Joined numbers × projection: every output may use every head.', at: 'output[q n]' },
     { name: 'Every token', say: 'Every token asks in its turn.', at: 'output[q *]', sweep: 'q' },
   ],
   back: [
-    { name: 'A slope comes in', say: 'From above comes how the loss moves with this output.', at: 'd_output[q d]' },
-    { name: 'To the values', say: 'A value hears from all who heeded it.', at: 'd_value[k *]' },
-    { name: 'To the shares', say: 'Would more of this key have helped? Slope × value.', at: 'd_attention[q k]' },
-    { name: 'Through the softmax', say: 'One share can only rise as the others fall.', at: 'd_scores[q k]' },
-    { name: 'To the queries', say: 'The query moves towards keys that should count more.', at: 'd_query[q *]' },
-    { name: 'To the keys', say: 'And the keys towards the queries.', at: 'd_key[k *]' },
-    { name: 'To the tokens', say: 'By all three ways back to the token’s row.', at: 'd_input[t n]' },
+    { name: 'A slope comes in', say: 'From above comes how the loss moves with this output.', at: 'd_output[q n]' },
+    { name: 'To the projection', say: 'Slope × what was joined, added over all tokens.', at: 'd_projection.weight[n e]' },
+    { name: 'To the heads', say: 'Slope × projection: each head gets its own part.', at: 'd_head[h q *]' },
+    { name: 'To the values', say: 'A value hears from all who heeded it.', at: 'd_value[h k *]' },
+    { name: 'To the shares', say: 'Would more of this key have helped? Slope × value.', at: 'd_attention[h q k]' },
+    { name: 'Through the softmax', say: 'One share can only rise as the others fall.', at: 'd_scores[h q k]' },
+    { name: 'To the queries', say: 'The query moves towards keys that should count more.', at: 'd_query[h q *]' },
+    { name: 'To the keys', say: 'And the keys towards the queries.', at: 'd_key[h k *]' },
+    { name: 'To the tokens', say: 'By all three ways, of every head, back to the token’s row.', at: 'd_input[t n]' },
   ],
-  tries: 'Set the mask to causal: which scores become −∞? Raise the weights: attention becomes sharp, and its slope dies.',
+  tries: 'Set the mask to causal: which scores become −∞? Take another head: does it heed the same tokens? Raise the weights: attention becomes sharp, and its slope dies.',
 };
 
 export const LAYOUTS: Record<string, Layout> = { dense, convolution, pooling, normalisation, residual, inception, recurrent, attention };
