@@ -112,6 +112,53 @@ def test_a_changed_pixel_is_worked_through_and_can_be_taken_back(open_page, serv
     again.wait_for_selector("text=changed by you", state="detached")
 
 
+def test_a_stroke_is_painted_erased_undone_and_redone(open_page, server):
+    page = opened(open_page(), server, "?piece=pooling&digit=7")
+    grid = page.locator("figure:has(figcaption:text-is('Input')) .surface").first
+    box = grid.bounding_box()
+
+    def stroke(row, first, last):
+        middle = [
+            (box["x"] + (c + 0.5) * box["width"] / 8, box["y"] + (row + 0.5) * box["height"] / 8) for c in (first, last)
+        ]
+        page.mouse.move(*middle[0])
+        page.mouse.down()
+        page.mouse.move(*middle[1], steps=8)
+        page.mouse.up()
+
+    def output():
+        click_cell(page, "Output", 3, 0)
+        page.wait_for_selector(".inspector h2:has-text('row 3, column 0')")
+        return terms(page)[1]
+
+    before = output()
+    assert before < 1
+    page.keyboard.press("Escape")
+    stroke(7, 0, 3)
+    page.wait_for_selector("text=4 numbers changed by you")
+    assert output() == 1  # the largest of its window is ink now
+    page.keyboard.press("Escape")
+    page.keyboard.down("Shift")
+    stroke(7, 0, 1)
+    page.keyboard.up("Shift")
+    page.wait_for_timeout(200)
+    click_cell(page, "Input", 7, 1)
+    page.wait_for_selector(".inspector h2:has-text('row 7, column 1')")
+    assert number(page.get_by_label("change it").input_value()) == 0
+    grid.focus()
+    click_cell(page, "Input", 6, 0)
+    page.keyboard.press("9")  # by keyboard: the walked pixel is ink
+    page.wait_for_selector("text=5 numbers changed by you")
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("text=4 numbers changed by you")
+    page.keyboard.press("Control+Shift+z")
+    page.wait_for_selector("text=5 numbers changed by you")
+    for _ in range(3):
+        page.keyboard.press("Control+z")
+    page.wait_for_selector("text=changed by you", state="detached")
+    assert output() == before
+
+
 def test_the_examples_parts_add_up_to_the_loss(open_page, server):
     page = opened(open_page(), server, "?piece=dense&o.weights=seeded")
     click_cell(page, "Loss", 0, 0)

@@ -59,6 +59,7 @@ class Case:
     total: int  # how many examples there are to choose from
     names: Mapping[str, list[str]] = field(default_factory=dict)  # of an axis' places, by its letter
     batched: bool = False
+    paints: bool = True  # the input is pixels: it can be drawn on
 
 
 SEEDED = "Weights drawn from the seed, untrained."
@@ -300,7 +301,7 @@ def _normalisation(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
     said = f"what the first eight units of the bundled net 64-16-10 sum up for digits {asked.index} to {asked.index + count - 1}. Scale 1 and shift 0, as before training."
     return Case(
         "normalisation", build, {"kind": chosen["kind"], **groups}, example, weights, [code, *take, drawn], said, chosen,
-        len(data) - count + 1, names, batched=True,
+        len(data) - count + 1, names, batched=True, paints=False,
     )  # fmt: skip
 
 
@@ -377,6 +378,7 @@ def _attention(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
     return Case(
         "attention", build, options, example, weights, [*code, drawn, *times],
         f"{said}. {SEEDED} So whom a token heeds is chance here; how it is worked out is not.", chosen, total, names,
+        paints=chosen["tokens"] == "rows",
     )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ def report(asked: PieceRequest) -> dict[str, Any]:
         "names": worked.case.names,
         "said": worked.case.said,
         "total": worked.case.total,
+        "paints": worked.case.paints,
         "checks": _against_torch(worked),
         "python": _python(asked, worked),
     }

@@ -31,6 +31,7 @@ export interface Report {
   names: Record<string, string[]>;
   said: string;
   total: number;
+  paints: boolean; // the input is a digit's own pixels
   checks: Check[];
   python: string;
 }
@@ -82,13 +83,14 @@ export class Pieces {
   playing = $state(false);
   private timer: ReturnType<typeof setTimeout> | undefined;
   private undone: Edit[][] = [];
+  private redone: Edit[][] = [];
 
   layout = $derived(LAYOUTS[this.piece] ?? LAYOUTS['convolution']!);
   about = $derived(this.all.find((one) => one.name === this.piece) ?? null);
   /** The report of another piece is not this one's. */
   current = $derived(this.report?.piece === this.piece ? this.report : null);
   frames = $derived.by((): Frame[] => {
-    const whole: Frame = { name: 'All at once', say: 'Every number below was worked out on this example. Click any of them to open its arithmetic, or press Space for slow motion.', spot: null, backward: false, swept: false, falling: false, place: {} };
+    const whole: Frame = { name: 'All at once', say: `Every number below was worked out on this example. Click any of them to open its arithmetic${this.current?.paints ? ', drag on the input to paint' : ''}, or press Space for slow motion.`, spot: null, backward: false, swept: false, falling: false, place: {} };
     return this.current ? [whole, ...this.layout.steps.flatMap((sub) => this.swept(sub, false)), ...this.layout.back.flatMap((sub) => this.swept(sub, true))] : [whole];
   });
   frame = $derived(this.frames[Math.min(this.at, this.frames.length - 1)]!);
@@ -230,6 +232,7 @@ export class Pieces {
 
   choose(piece: string) {
     this.pause();
+    [this.undone, this.redone] = [[], []];
     Object.assign(this, { piece, seed: LAYOUTS[piece]?.seed ?? 0, options: {}, edits: [], at: 0, trail: [], back: 0, opened: null, listed: false, place: { ...(LAYOUTS[piece]?.place ?? {}) } });
   }
   setting(name: string) {
@@ -237,13 +240,16 @@ export class Pieces {
   }
   set(name: string, value: string | number) {
     this.options = { ...this.options, [name]: value };
-    this.edits = []; // they may not fit what is worked now
+    // What was painted stays on the digit; other changes may not fit what is worked now.
+    this.edits = this.current?.paints && name !== 'tokens' ? this.edits.filter((edit) => edit.array === 'input') : [];
+    [this.undone, this.redone] = [[], []];
     this.close();
   }
   example(index: number) {
     const last = (this.current?.total || 1797) - 1;
     this.index = Math.max(0, Math.min(last, index));
     this.edits = this.edits.filter((edit) => edit.array !== 'input');
+    [this.undone, this.redone] = [[], []];
   }
   open(array: string, index: number[]) {
     this.pause();
@@ -261,13 +267,32 @@ export class Pieces {
     [this.trail, this.back] = [[], 0];
   }
   edit(array: string, index: number[], value: number | null) {
-    this.undone = [...this.undone, this.edits].slice(-50);
+    [this.undone, this.redone] = [[...this.undone, this.edits].slice(-50), []];
     const others = this.edits.filter((edit) => edit.array !== array || edit.index.join() !== index.join());
     this.edits = value === null ? others : [...others, { array, index, value }];
   }
+  /** The digit itself can be painted on: the input, also where it has its rim; not what another network made. */
+  paints(array: string): boolean {
+    return ['input', 'padded'].includes(array) && this.current?.paints === true;
+  }
+  /** A pixel of a stroke; the stroke is undone as one. */
+  paint(array: string, index: number[], value: number, start: boolean) {
+    this.pause();
+    if (start) [this.undone, this.redone] = [[...this.undone, this.edits].slice(-50), []];
+    const rim = array === 'padded' ? Number(this.setting('padding')) : 0;
+    const place = index.map((at, axis) => at - (axis ? rim : 0));
+    const input = this.current!.numbers['input']!;
+    if (place.some((at, axis) => at < 0 || at >= input.shape[axis]!)) return; // the rim stays 0
+    const others = this.edits.filter((edit) => edit.array !== 'input' || edit.index.join() !== place.join());
+    this.edits = [...others, { array: 'input', index: place, value: Number(value.toFixed(3)) }];
+  }
   undo() {
     const last = this.undone.pop();
-    if (last) this.edits = last;
+    if (last) [this.redone, this.edits] = [[...this.redone, this.edits], last];
+  }
+  redo() {
+    const next = this.redone.pop();
+    if (next) [this.undone, this.edits] = [[...this.undone, this.edits], next];
   }
   go(step: number) {
     this.close();
