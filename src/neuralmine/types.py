@@ -237,17 +237,33 @@ class Dataset:
             self.source,
         )
 
-    def split(self, test: float = 0.25, seed: int = 0) -> tuple[Dataset, Dataset]:
+    def split(self, test: float = 0.25, seed: int = 0, sealed: float = 0.0) -> tuple[Dataset, Dataset]:
         """A training and a test part that share no image.
 
         The published split is used when there is one; else a random one, the same as scikit-learn's
-        `train_test_split(test_size=test, random_state=seed)`. Raises UsageError when a part would be empty.
+        `train_test_split(test_size=test, random_state=seed)`. A `sealed` share of all images is in neither: it is taken
+        from the training part, so that the test part is the same with and without. Raises UsageError when a part would
+        be empty.
         """
-        train, held_out = self.split_indices(test, seed)
+        train, held_out = self.split_indices(test, seed, sealed)
         return self.take(train, f"{self.name} train"), self.take(held_out, f"{self.name} test")
 
-    def split_indices(self, test: float = 0.25, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def split_indices(self, test: float = 0.25, seed: int = 0, sealed: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """The indices of the two parts that `split` makes."""
+        train, held_out = self._two_parts(test, seed)
+        return (train[~np.isin(train, self.sealed_indices(test, seed, sealed))] if sealed else train), held_out
+
+    def sealed_indices(self, test: float = 0.25, seed: int = 0, sealed: float = 0.1) -> np.ndarray:
+        """The indices that `split` leaves out of both parts: a larger sealed share holds all of a smaller one."""
+        train, count = self._two_parts(test, seed)[0], round(sealed * len(self))
+        if not 0 < count < len(train):
+            raise UsageError(
+                f"Cannot seal {sealed:g} of {len(self)} images: {count} of the {len(train)} training images.",
+                "Seal a smaller share that is at least one image; 0.1 is usual.",
+            )
+        return np.sort(np.random.default_rng(seed).permutation(train)[:count])
+
+    def _two_parts(self, test: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         if self.test_from is not None:
             everything = np.arange(len(self))
             return everything[: self.test_from], everything[self.test_from :]

@@ -1,6 +1,8 @@
 """The Workshop, used as a person would: draw, open, train, rewind, find whose fault it is, come back by URL."""
 
+import json
 import re
+import urllib.request
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
@@ -219,6 +221,27 @@ def test_a_run_cut_off_by_a_kill_can_be_resumed_or_discarded(open_page, tmp_path
         assert not list((own.home / "runs").glob("*/run.json"))
     finally:
         own.kill()
+
+
+def test_a_seal_is_opened_once_after_a_question(open_page, server):
+    page = ready(open_page(), server)
+    page.get_by_label("keep 10 % sealed").check()
+    begin_run(page, Epochs=1)
+    button = page.get_by_role("button", name="Open the seal")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    button.click()
+    assert button.count() == 1
+    asked = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+    button.click()
+    page.wait_for_selector("text=of 180 sealed images right")
+    assert "cannot be undone" in asked[0]
+    assert button.count() == 0
+    name = query_of(page)["net"].removeprefix("run:")
+    with urllib.request.urlopen(server.url(f"/api/runs/{name}")) as answer:
+        seal = json.load(answer)["seal"]
+    assert f"{100 * seal['accuracy']:.1f}" in page.inner_text(".figures")
+    assert violations(page) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -159,6 +159,17 @@ def test_two_numbers_are_trained_like_pictures():
     assert said["accuracy"]["mean"] == 1
 
 
+def test_a_sealed_part_is_opened_once(tmp_path):
+    own = {"NEURALMINE_HOME": str(tmp_path)}
+    said = json.loads(run("train", "xor", "--hidden", 3, "--epochs", 2, "--sealed", 0.1, "--json", **own).stdout)
+    name, count = said["splits"][0]["run"], said["splits"][0]["sealed"]
+    opened, again = (json.loads(run("runs", "--open-seal", name, "--json", **own).stdout) for _ in range(2))
+    assert (opened["count"], opened["first"], again) == (count, True, {**opened, "first": False})
+    log = json.loads(run("runs", "--json", **own).stdout)
+    assert log[0]["seal"]["accuracy"] == opened["accuracy"]
+    assert log[0]["last"]["metrics"]["test_accuracy"] == said["splits"][0]["accuracy"]
+
+
 def test_recordings_are_listed_with_their_size_and_end(tmp_path):
     import torch
 

@@ -57,13 +57,22 @@ export interface RunReport {
 }
 export interface RunAbout {
   id: string;
-  data: { name: string; seed: number; test: number; classes: string[] | null };
+  data: { name: string; seed: number; test: number; sealed?: number; classes: string[] | null };
+  images?: { train: number; test: number; sealed: number };
   architecture: { sizes: number[]; activation: string; bias: boolean };
   loss: 'squared' | 'cross_entropy';
   settings: Record<string, number | string>;
   only: number | null;
 }
-export type RunHistory = RunAbout & RunReport & { now: Record<string, number | string>; steps: StepLine[]; checkpoints: number[] };
+/** What a run's sealed images showed, once they were opened. */
+export interface Seal {
+  accuracy: number;
+  right: number;
+  count: number;
+  step: number;
+  opened: number;
+}
+export type RunHistory = RunAbout & RunReport & { seal: Seal | null; now: Record<string, number | string>; steps: StepLine[]; checkpoints: number[] };
 export interface LayerAbout {
   name: string;
   kind: string;

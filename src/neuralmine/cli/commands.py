@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -264,10 +265,14 @@ def serve(
 def runs(
     resume: Annotated[str, typer.Option(help="Go on with the run of this name to its end.")] = "",
     discard: Annotated[str, typer.Option(help="Delete the run of this name.")] = "",
+    open_seal: Annotated[
+        str, typer.Option(help="Test the run of this name on its sealed images: once, as the last word on it.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """The training runs of the web app on this machine; unfinished ones can be resumed or discarded."""
+    """The log of training runs on this machine; unfinished ones can be resumed or discarded, and seals opened."""
     from ..stores import runs as store
+    from ..stores import seals
 
     if discard:
         store.discard(store.find(discard))
@@ -276,7 +281,12 @@ def runs(
     if resume:
         _resume(resume)
         return
-    listed = store.listed()
+    if open_seal:
+        path = store.find(open_seal)
+        opened, used = seals.open_of(path), seals.used_by(path)
+        print(json.dumps(opened)) if as_json else out.print(seals.words(opened, used), highlight=False)
+        return
+    listed = seals.log()
     if as_json:
         print(json.dumps(listed))
         return
@@ -287,8 +297,21 @@ def runs(
         figures = f"step {last['index']}, loss {last['metrics'].get('loss', float('nan')):.4g}" if last else "no step"
         sizes = "-".join(map(str, run["architecture"]["sizes"]))
         out.print(
-            f"{run['id']}  {run['data']['name']}  {sizes}  {figures}  {run['ended'] or 'unfinished'}", markup=False
+            f"{run['id']}  {run['data']['name']}  {sizes}  {figures}  {_tested(run)}{run['ended'] or 'unfinished'}",
+            markup=False,
         )
+    for words in dict.fromkeys(run["warning"] for run in listed):
+        if words:
+            out.print(f"{words} A sealed part (train --sealed 0.1) gives a last word.", highlight=False)
+
+
+def _tested(run: Mapping[str, Any]) -> str:
+    """A run's test accuracy, and beside it what its seal showed."""
+    accuracy = run["last"]["metrics"].get("test_accuracy") if run["last"] else None
+    test = "" if accuracy is None else f"test {100 * accuracy:.2f} %  "
+    if run["seal"]:
+        return f"{test}sealed part {100 * run['seal']['accuracy']:.2f} %  "
+    return f"{test}sealed  " if run["data"].get("sealed") else test
 
 
 @app.command()

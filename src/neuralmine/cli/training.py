@@ -53,6 +53,14 @@ def train(
     ] = None,
     splits: Annotated[int, typer.Option(help="How many random splits, seeds --seed and up.", min=1, max=1000)] = 1,
     test: Annotated[float, typer.Option(help="Share of images held out.")] = 0.25,
+    sealed: Annotated[
+        float,
+        typer.Option(
+            help="Share of images that is neither trained on nor tested with; keeps the run: neuralmine runs --open-seal.",
+            min=0,
+            max=0.9,
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the first split, its start weights and its batches.")] = 0,
     save: Annotated[Path | None, typer.Option("--out", help="Write the last net here (.safetensors).")] = None,
     as_json: AsJson = False,
@@ -66,6 +74,7 @@ def train(
              "epochs": epochs, "schedule": schedule, "shift": shift, "rotate": rotate, "scale": scale,
              "average": average, "smoothing": smoothing, "validation": validation, "patience": patience}  # fmt: skip
     whole = datasets.load(data)
+    narrowed = False
     if preset:
         from ..networks.catalogue import preset as find
 
@@ -73,7 +82,8 @@ def train(
         architecture, loss, settings = dict(found.architecture), found.loss, dict(found.training)
         if not settings:
             raise UsageError(f"{preset!r} is weighted by hand; there is nothing to train.", "Choose another preset.")
-        whole = whole if len(found.classes) == len(whole.classes) else whole.only(found.classes)
+        narrowed = len(found.classes) != len(whole.classes)
+        whole = whole.only(found.classes) if narrowed else whole
     else:
         architecture = {"name": "mlp", "sizes": [_pixels(whole), *_widths(hidden), len(whole.classes)],
                         "activation": activation, "output": "sigmoid" if loss == "squared" else "linear",
@@ -81,13 +91,14 @@ def train(
         settings = {"batch": 4}
     settings |= {name: value for name, value in asked.items() if value is not None}
     torch.set_num_threads(1)  # nets this small lose more than they gain by sharing the work
-    results = _split_by_split(whole, architecture, loss, settings, range(seed, seed + splits), test, save, as_json)
+    results = _split_by_split(whole, architecture, loss, settings, range(seed, seed + splits), test, sealed, _name_of(data),
+                              list(whole.classes) if narrowed else None, save, as_json)  # fmt: skip
     _say(whole, architecture, loss, settings, results, as_json)
 
 
 def _split_by_split(
     whole: Any, architecture: Mapping[str, Any], loss: str, settings: Mapping[str, Any], seeds: range, test: float,
-    save: Path | None, quiet: bool,
+    sealed: float, name: str, narrowed: list[str] | None, save: Path | None, quiet: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     from ..architectures import build
     from ..networks.files import save as write
@@ -102,7 +113,8 @@ def _split_by_split(
     ) as bar:
         task = bar.add_task("training", total=len(seeds) * epochs)
         for number, split_seed in enumerate(seeds):
-            part, held_out = whole.split(test, split_seed)
+            part, held_out = whole.split(test, split_seed, sealed)
+            given = {"name": name, "seed": split_seed, "test": test, "sealed": sealed, "classes": narrowed}
             network = network_of(
                 build({**architecture, "seed": split_seed}), shape=whole.shape, labels=whole.classes, loss=loss
             )
@@ -124,10 +136,43 @@ def _split_by_split(
                     "seconds": time.perf_counter() - began,
                 }
             )
+            if sealed:
+                kept = _kept(given, whole, {**architecture, "seed": split_seed}, loss,
+                             {"seed": split_seed, **settings}, step)  # fmt: skip
+                results[-1] |= {"run": kept.name, "sealed": len(whole.sealed_indices(test, split_seed, sealed))}
             if save is not None and split_seed == seeds[-1]:
                 trained_on = f"{whole.name}, split seed {split_seed}: {len(part)} training images"
                 write(network, save, architecture, trained_on)
     return results
+
+
+def _kept(
+    given: Mapping[str, Any], whole: Any, architecture: Mapping[str, Any], loss: str, settings: Mapping[str, Any],
+    step: Any,
+) -> Path:  # fmt: skip
+    """The trained net as a run in the log, so that its seal can be opened."""
+    from dataclasses import asdict
+
+    from ..stores import runs, seals
+    from ..training import Settings
+
+    path = runs.create(
+        {
+            "data": given, **seals.parts(whole, given), "architecture": dict(architecture), "loss": loss,
+            "classes": list(whole.classes), "shape": list(whole.shape),
+            "settings": asdict(Settings().changed(**settings)), "start": None, "only": None,
+        }
+    )  # fmt: skip
+    runs.record(path, step)
+    runs.append(path, {"ended": "finished", "index": step.index})
+    return path
+
+
+def _name_of(data: str) -> str:
+    """The data's name, or the path as it is found from any folder."""
+    from .. import datasets
+
+    return data if data in datasets.names() else str(Path(data).expanduser().resolve())
 
 
 def _say(
@@ -161,6 +206,12 @@ def _say(
         highlight=False,
     )
     out.print(whole.note, highlight=False)
+    for result in results:
+        if "run" in result:
+            out.print(
+                f"{result['sealed']} images stay sealed. When all is chosen: neuralmine runs --open-seal {result['run']}",
+                highlight=False,
+            )
 
 
 def _pixels(data: Any) -> int:

@@ -23,7 +23,7 @@ from ..losses import LOSSES
 from ..networks import catalogue, vision
 from ..reporting import page_of
 from ..sentences import stream_layers
-from ..stores import runs, uploads
+from ..stores import runs, seals, uploads
 from ..training import Settings
 from ..types import Finding, Network, Verdict
 from ..wire import frame
@@ -319,7 +319,7 @@ def _train(app: FastAPI) -> None:
     @app.get("/api/runs")
     def list_runs() -> list[dict[str, Any]]:
         """Every run on this machine, newest first."""
-        return [{**run, "status": jobs.get(run["id"]).status} for run in runs.listed()]
+        return [{**run, "status": jobs.get(run["id"]).status} for run in seals.log()]
 
     @app.post("/api/runs")
     def begin_run(asked: RunRequest) -> dict[str, Any]:
@@ -338,7 +338,13 @@ def _train(app: FastAPI) -> None:
             "steps": [line for line in lines if "metrics" in line],
             "changes": [line for line in lines if "changed" in line],
             "checkpoints": runs.checkpoints(path),
+            "seal": seals.seal(path),
         }
+
+    @app.post("/api/runs/{name}/seal")
+    def open_seal(name: str) -> dict[str, Any]:
+        """Test a run on its sealed images, once; a second time says when the first was."""
+        return jobs.open_seal(name)
 
     @app.post("/api/runs/{name}/control")
     def control_run(name: str, order: ControlRequest) -> dict[str, Any]:

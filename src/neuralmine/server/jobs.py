@@ -10,7 +10,7 @@ from typing import Any
 from ..architectures import build
 from ..errors import NeuralmineError, UsageError
 from ..networks.torch_module import network_of
-from ..stores import runs
+from ..stores import runs, seals
 from ..training import Settings, train
 from ..types import Dataset, Network, Source
 from . import resolve
@@ -231,11 +231,16 @@ def begin(asked: RunRequest) -> dict[str, Any]:
     network = network_of(
         build(architecture), shape=data.shape, labels=data.classes, loss=asked.loss, source=Source("new")
     )
+    given = asked.data.model_dump(exclude={"part"})
+    whole = resolve.data(asked.data.model_copy(update={"part": "all", "sealed": 0.0}))
+    if asked.start:
+        seals.check_start(given, asked.start)
     kept = carry_over(resolve.network(NetworkRequest(address=asked.start)), network) if asked.start else []
     if asked.only is not None and not 0 <= asked.only < len(data):
         raise UsageError(f"There are training images 0 to {len(data) - 1}, not {asked.only}.", "Choose one of those.")
     said = {
-        "data": asked.data.model_dump(exclude={"part"}),
+        "data": given,
+        **seals.parts(whole, given),
         "architecture": architecture,
         "loss": asked.loss,
         "classes": list(data.classes),
@@ -248,6 +253,16 @@ def begin(asked: RunRequest) -> dict[str, Any]:
     job = get(path.name)
     job.tell(ControlRequest(do="step" if not asked.playing else "play"))
     return {**job.report(), "kept": kept, "about": runs.about(path)}
+
+
+def open_seal(name: str) -> dict[str, Any]:
+    """Open a run's seal. Raises UsageError while it trains: the network must stand still."""
+    job = get(name)
+    with job.changed:
+        if job.status == "playing":
+            raise UsageError(f"The run {name} is training.", "Pause it, or wait for its end; then open the seal.")
+    opened, used = seals.open_of(job.path), seals.used_by(job.path)
+    return {**opened, "words": seals.words(opened, used)}
 
 
 def _size(data: Dataset) -> int:

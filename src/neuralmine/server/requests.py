@@ -26,12 +26,16 @@ class NetworkRequest(Strict):
 
 
 class DataRequest(Strict):
-    """A data set's name or path, the part of it, and how it is split; `classes` keeps only some."""
+    """A data set's name or path, the part of it, and how it is split; `classes` keeps only some.
+
+    A `sealed` share is in no part, not even in "all".
+    """
 
     name: str = "digits"
     part: Literal["train", "test", "all"] = "test"
     seed: int = 0
     test: float = Field(default=0.25, gt=0, lt=1)
+    sealed: float = Field(default=0, ge=0, lt=1)
     classes: list[str] | None = None
 
 

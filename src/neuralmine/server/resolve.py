@@ -89,30 +89,27 @@ def data(asked: DataRequest) -> Dataset:
     whole = _whole(asked.name)
     if asked.classes:
         whole = whole.only(tuple(asked.classes))
-    if asked.part == "all":
+    if asked.part == "all" and not asked.sealed:
         return whole
-    train, test = _parts(whole, asked)
-    return train if asked.part == "train" else test
+    return whole.take(indices(asked), whole.name if asked.part == "all" else f"{whole.name} {asked.part}")
 
 
 @functools.lru_cache(maxsize=16)
-def _indices(name: str, classes: tuple[str, ...], test: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _indices(
+    name: str, classes: tuple[str, ...], test: float, seed: int, sealed: float
+) -> tuple[np.ndarray, np.ndarray]:
     whole = _whole(name)
-    return (whole.only(classes) if classes else whole).split_indices(test, seed)
-
-
-def _parts(whole: Dataset, asked: DataRequest) -> tuple[Dataset, Dataset]:
-    train, test = _indices(asked.name, tuple(asked.classes or ()), asked.test, asked.seed)
-    return whole.take(train, f"{whole.name} train"), whole.take(test, f"{whole.name} test")
+    return (whole.only(classes) if classes else whole).split_indices(test, seed, sealed)
 
 
 def indices(asked: DataRequest) -> np.ndarray:
     """Where the images of a part stand in the whole data set."""
-    if asked.part == "all":
+    classes = tuple(asked.classes or ())
+    if asked.part == "all" and not asked.sealed:
         whole = _whole(asked.name)
-        return np.arange(len(whole.only(tuple(asked.classes)) if asked.classes else whole))
-    train, test = _indices(asked.name, tuple(asked.classes or ()), asked.test, asked.seed)
-    return train if asked.part == "train" else test
+        return np.arange(len(whole.only(classes) if classes else whole))
+    train, test = _indices(asked.name, classes, asked.test, asked.seed, asked.sealed)
+    return np.sort(np.concatenate([train, test])) if asked.part == "all" else train if asked.part == "train" else test
 
 
 def given(asked: InputRequest, network: Network | None = None) -> Any:

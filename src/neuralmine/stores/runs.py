@@ -1,6 +1,7 @@
 """Training runs on disk: a folder each, append-only, readable after the process was killed at any moment.
 
 run.json               what is trained on what; written once, whole
+seal.json              how it did on its sealed images, once they were opened (see seals); written once, whole
 events.jsonl           one line a recorded step or change of settings; a torn last line is dropped
 checkpoints/000000120.safetensors   weights, averages and the optimizer's state; each written whole
 """
@@ -253,10 +254,26 @@ def empty_network(path: Path) -> Network:
 def data_parts(said: Mapping[str, Any]) -> tuple[Dataset, Dataset]:
     """The training and the test part of the data a run or network names."""
     given = said["data"]
+    data = _whole_data(given)
+    return data.split(**split_settings(given))
+
+
+def sealed_data(given: Mapping[str, Any]) -> Dataset | None:
+    """The images that a run on these data never sees: not trained on, not watched, not tested; None when it has none."""
+    if not given.get("sealed"):
+        return None
+    data = _whole_data(given)
+    return data.take(data.sealed_indices(**split_settings(given)), f"{data.name} sealed")
+
+
+def _whole_data(given: Mapping[str, Any]) -> Dataset:
     data = datasets.load(given["name"])
-    if given.get("classes"):
-        data = data.only(tuple(given["classes"]))
-    return data.split(given.get("test", 0.25), given.get("seed", 0))
+    return data.only(tuple(given["classes"])) if given.get("classes") else data
+
+
+def split_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `Dataset.split`; runs from before there were seals have none."""
+    return {"test": given.get("test", 0.25), "seed": given.get("seed", 0), "sealed": given.get("sealed", 0.0)}
 
 
 def training_data(said: Mapping[str, Any]) -> Dataset:
