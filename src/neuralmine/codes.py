@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import DataError, NetworkError
 from .pictures import fitted, opened
+from .progress import over
 from .tracing import trace
 from .types import Network, Prediction
 
@@ -62,6 +63,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 MEMORY = 1 << 26  # numbers of codes that are held at a time: 256 MB
 _BATCH = 64
+_COLUMNS = 1 << 14  # numbers of each code that are turned to double precision at a time
 _ALIKE = 8  # pictures on which a layer must differ from the one before to count as a layer of its own
 
 
@@ -91,19 +93,18 @@ def layer_names(network: Network, images: np.ndarray, most: int = 0) -> list[str
 def codes_by_layer(network: Network, images: np.ndarray, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Each of these layers with its codes of all pictures, pictures × numbers; few are held in memory at a time."""
     sizes = {layer.name: int(np.prod(layer.shape[1:])) * len(images) for layer in network.layers}
-    group: list[str] = []
+    groups: list[list[str]] = []
     for name in names:
-        if group and sum(sizes[one] for one in [*group, name]) > MEMORY:
-            yield from _codes(network, images, group).items()
-            group = []
-        group.append(name)
-    if group:
+        if not groups or sum(sizes[one] for one in [*groups[-1], name]) > MEMORY:
+            groups.append([])
+        groups[-1].append(name)
+    for group in over(groups, "pass"):
         yield from _codes(network, images, group).items()
 
 
 def _codes(network: Network, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for start in range(0, len(images), _BATCH):
+    for start in over(range(0, len(images), _BATCH), "batch"):
         seen = trace(network, images[start : start + _BATCH], layers=names)
         for name in names:
             parts[name].append(seen[name].value.detach().flatten(1).cpu().float().numpy())
@@ -118,16 +119,19 @@ def dissimilarity(codes: np.ndarray, measure: str = "correlation") -> np.ndarray
     >>> dissimilarity(np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [3.0, 2.0, 1.0]])).round(6).tolist()
     [0.0, 2.0, 2.0]
     """
-    rows = np.asarray(codes, dtype=np.float64).reshape(len(codes), -1)
+    rows = np.asarray(codes).reshape(len(codes), -1)
+    middle = rows.mean(1, keepdims=True, dtype=np.float64) if measure == "correlation" else 0.0
+    products = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], _COLUMNS):  # in double precision, but never all of it at once
+        part = rows[:, start : start + _COLUMNS].astype(np.float64) - middle
+        products += part @ part.T
     upper = np.triu_indices(len(rows), 1)
+    squares = np.diagonal(products)
     if measure == "euclidean":
-        squares = (rows**2).sum(1)
-        return np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0))[upper]
-    if measure == "correlation":
-        rows = rows - rows.mean(1, keepdims=True)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 1e-12 * max(float(lengths.max()), 1e-300))
-    return np.clip(1 - (rows @ rows.T)[upper], 0, 2)
+        return np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))[upper]
+    lengths = np.sqrt(squares)
+    lengths = np.where(lengths <= 1e-12 * max(float(lengths.max()), 1e-300), np.inf, lengths)
+    return np.clip(1 - (products / lengths / lengths[:, None])[upper], 0, 2)
 
 
 def of_classes(labels: np.ndarray) -> np.ndarray:

@@ -24,6 +24,14 @@ NEEDED = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _dissimilarities(tmp_path_factory):
+    """Somebody's dissimilarities of the 120 digits: two subjects."""
+    file = tmp_path_factory.mktemp("dissimilarities") / "two.npy"
+    np.save(file, np.random.default_rng(0).uniform(size=(2, 120 * 119 // 2)))
+    NEEDED["rsa_against"] = {"matrix": str(file), "shuffles": 20, "bootstraps": 20}
+
+
 def generic():
     """A user's module: training mode, gradients, a frozen parameter, an in-place layer, dropout, a random state of its own."""
     torch.manual_seed(5)

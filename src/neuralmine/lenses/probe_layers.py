@@ -8,6 +8,7 @@ from ..attribution import shuffled_twin
 from ..codes import codes_by_layer, layer_names, narrow, probe
 from ..errors import UsageError
 from ..lens import lens
+from ..progress import over
 from ..types import Between, Check, Dataset, Finding, Network
 from ..views import Lines, Table
 
@@ -59,13 +60,12 @@ def probe_layers(
     mixed = [generator.permutation(labels[known]) for known, _ in halves]
     told = [labels[known] for known, _ in halves]
     accuracy, wrong, other = [], [], []
-    for codes in (images, *(c for _, c in codes_by_layer(network, images, names))):
-        rows = narrow(codes)
-        accuracy.append(_right(rows, labels, halves, told))
-        wrong.append(_right(rows, labels, halves, mixed))
-    twin = shuffled_twin(network, seed)
-    for codes in (images, *(c for _, c in codes_by_layer(twin, images, names))):
-        other.append(_right(narrow(codes), labels, halves, told))
+    for net in over((network, shuffled_twin(network, seed)), "network"):
+        for codes in (images, *(c for _, c in codes_by_layer(net, images, names))):
+            rows = narrow(codes)
+            (accuracy if net is network else other).append(_right(rows, labels, halves, told))
+            if net is network:
+                wrong.append(_right(rows, labels, halves, mixed))
     right, chance, plain = (np.array(table).T for table in (accuracy, wrong, other))
     means, rows = right.mean(0), ["input", *names]
     best = int(means[1:].argmax()) + 1

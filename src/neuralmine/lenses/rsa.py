@@ -8,6 +8,7 @@ from ..attribution import shuffled_twin
 from ..codes import codes_by_layer, dissimilarity, layer_names, of_classes, rank_vector
 from ..errors import UsageError
 from ..lens import lens
+from ..progress import over
 from ..types import Between, Check, Dataset, Finding, Network
 from ..views import Grid, Lines, Table
 
@@ -55,7 +56,7 @@ def rsa(
         raise UsageError("This network reads text; pictures are compared here.", "Load a network that takes pictures.")
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.permutation(len(data))[:limit])
-    images, labels = data.images[chosen], np.asarray(data.labels)[chosen]
+    images, labels = np.asarray(data.images[chosen]), np.asarray(data.labels)[chosen]
     wanted = of_classes(labels)
     if len(labels) < 3 or wanted.min() == wanted.max():
         raise UsageError(
@@ -63,24 +64,14 @@ def rsa(
             "Give several pictures of at least two classes.",
         )
     names = layer_names(network, images, layers)
-    pairs = [
-        dissimilarity(images, measure),
-        *(dissimilarity(c, measure) for _, c in codes_by_layer(network, images, names)),
-    ]
-    ranks = np.stack([rank_vector(one) for one in pairs])
+    pairs, twins = [], []
+    for into, net in over([(pairs, network), (twins, shuffled_twin(network, seed))], "network"):
+        into += [dissimilarity(images, measure), *(dissimilarity(c, measure) for _, c in codes_by_layer(net, images, names))]  # fmt: skip
+    ranks, other = (np.stack([rank_vector(one) for one in many]) for many in (pairs, twins))
     of_class = rank_vector(wanted)
     category, between = ranks @ of_class, ranks @ ranks.T
     null = np.stack([ranks @ rank_vector(of_classes(generator.permutation(labels))) for _ in range(shuffles)])
     bar = np.quantile(null, 0.95, axis=0)
-    other = np.stack(
-        [
-            ranks[0],
-            *(
-                rank_vector(dissimilarity(c, measure))
-                for _, c in codes_by_layer(shuffled_twin(network, seed), images, names)
-            ),
-        ]
-    )
     ceiling = float(rank_vector(np.argsort(np.argsort(wanted, kind="stable"))) @ of_class)
     shown = [one for one in np.unique(labels) if (labels == one).sum() > 1]
     classes = np.stack([_by_class(one, labels, shown) for one in pairs])
