@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ RULE = "the lowest exact loss after a quarter of the steps, among the rates 0.00
 MOST_BYTES = 2**31  # all points of all paths are kept until the plane is known
 _SMALL_WORK = 30_000_000  # multiplications in one pass over all images
 _CHUNK = 4096  # images at a time, for the exact loss
+_chance = threading.RLock()  # all threads share torch's one generator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -553,12 +555,13 @@ def _orthonormal(axes: np.ndarray, scale: float) -> np.ndarray:
 
 @contextmanager
 def _own_chance(*seed: int) -> Iterator[None]:
-    """torch's random numbers from a seed of our own, the outside's left as they were."""
+    """torch's random numbers from a seed of our own, the outside's left as they were; one race at a time."""
     import torch
 
-    state = torch.get_rng_state()
-    torch.manual_seed(hash(seed) & 0x7FFF_FFFF)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
+    with _chance:
+        state = torch.get_rng_state()
+        torch.manual_seed(hash(seed) & 0x7FFF_FFFF)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)

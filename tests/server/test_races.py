@@ -1,6 +1,9 @@
 """Races over HTTP: the plane that is seen, a start that is moved and kept, rates on the way, and clear ends."""
 
 import json
+import sys
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +11,11 @@ import torch
 from fastapi.testclient import TestClient
 
 import neuralmine as nm
-from neuralmine.races import Race, lay, plane_through_start
+from neuralmine.races import Plane, Race, lay, plane_through_start
+from neuralmine.server import races as server_races
 from neuralmine.server.app import make_app
+from neuralmine.server.requests import RaceRequest
+from neuralmine.surfaces import SurfaceStep
 
 from .test_app import unpacked, wait
 
@@ -174,6 +180,71 @@ def test_a_start_of_another_network_or_an_older_plane_is_refused(client):
     last = reports(client, start=start, network={"address": "64-16-10"})[-1]
     assert last["status"] == "failed"
     assert "650 weights" in last["message"]
+
+
+def one(**more):
+    """A race that no thread runs, in a plane of two weights."""
+    here = np.zeros((2, 1, 2))
+    plane = Plane(np.zeros(2), np.eye(2), here, here[:, :, 0], np.nan)
+    surface = SurfaceStep(np.zeros(1), np.zeros(1), np.zeros((1, 1)), np.ones((1, 1), bool), 1, 1, True)
+    race = server_races.Race("a", RaceRequest(), ("sgd", "adam"), {}, "full", **more)
+
+    def seen(number, points):
+        paths = {name: [[float(number), 0.0]] * points for name in race.names}
+        return server_races.Seen(number, "paths", plane, points - 1, paths, surface)
+
+    return race, seen
+
+
+def step(index, loss=1.0, weights=(0.0, 0.0)):
+    return SimpleNamespace(
+        index=index, losses=dict.fromkeys(("sgd", "adam"), loss), weights=lambda _: np.array(weights)
+    )
+
+
+def test_a_report_is_of_one_moment_while_the_race_goes_on():
+    race, seen = one()
+    race.tell(losses={"sgd": [], "adam": []}, seen=seen(0, 1))
+    race.add(step(0))
+    switch, torn = sys.getswitchinterval(), []
+    sys.setswitchinterval(1e-6)
+
+    def read():
+        while race.status != "done":
+            said = race.report()
+            lengths = {len(values) for values in said["losses"].values()}
+            planes = {said["plane"]["number"], *(path[0][0] for path in said["paths"].values())}
+            if len(lengths) > 1 or len(planes) > 1:
+                torn.append((lengths, planes))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    try:
+        for reader in readers:
+            reader.start()
+        for index in range(1, 400):
+            race.add(step(index))
+            race.tell(seen=seen(index, index + 1))
+    finally:
+        race.tell(status="done")
+        for reader in readers:
+            reader.join()
+        sys.setswitchinterval(switch)
+    assert torn == []
+
+
+def test_the_last_report_is_sent_though_the_race_ends_while_another_is_on_its_way():
+    race, _ = one(status="racing")
+    told = server_races.updates(race)
+    assert next(told)["status"] == "racing"
+    race.tell(status="done")
+    assert [report["status"] for report in told] == ["done"]
+
+
+def test_weights_beyond_all_numbers_do_not_spoil_a_report():
+    race, seen = one()
+    race.tell(losses={"sgd": [], "adam": []}, seen=seen(0, 1))
+    race.add(step(1, loss=0.5, weights=(np.inf, 0.0)))
+    json.dumps(race.report(), allow_nan=False)
 
 
 def test_weights_laid_into_a_module_come_back_as_they_were():

@@ -48,14 +48,17 @@ class Seen:
         start = next(iter(self.paths.values()))[0]
         return {
             "number": self.number, "kind": self.kind, "upto": self.upto, "explained": _plain(self.plane.explained),
-            "start": start, "start_off": float(self.plane.off[0, 0]), "done": self.surface.done,
+            "start": start, "start_off": _plain(self.plane.off[0, 0]), "done": self.surface.done,
             "total": self.surface.total,
         }  # fmt: skip
 
 
 @dataclass
 class Race:
-    """One race: its losses so far, the paths in the plane that is seen, and the surface there."""
+    """One race: its losses so far, the paths in the plane that is seen, and the surface there.
+
+    Its thread changes it while requests read it: both hold `changed`, so that a report is of one moment.
+    """
 
     name: str
     asked: RaceRequest
@@ -77,6 +80,10 @@ class Race:
 
     def report(self) -> dict[str, Any]:
         """All that is drawn but the surface, which is fetched by itself."""
+        with self.changed:
+            return self._report()
+
+    def _report(self) -> dict[str, Any]:
         return {
             "id": self.name, "status": self.status, "message": self.message, "names": self.names, "rates": self.rates,
             "losses": {name: [_plain(v) for v in values] for name, values in self.losses.items()}, "out": self.out,
@@ -85,6 +92,16 @@ class Race:
             "paths": {} if self.seen is None else {name: list(path) for name, path in self.seen.paths.items()},
             "version": self.version,
         }  # fmt: skip
+
+    def add(self, step: RaceStep) -> None:
+        """Take up a step: a loss of every optimizer, and where in the plane that is seen it went."""
+        with self.changed:
+            for name in self.names:
+                self.losses[name].append(step.losses[name])
+                if self.seen is not None and step.index and np.isfinite(step.losses[name]):
+                    weights = step.weights(name)
+                    if np.isfinite(weights).all():  # they can be beyond all numbers where a sigmoid's loss is not
+                        self.seen.paths[name].append(_placed(self.seen.plane, weights))
 
     def tell(self, **news: Any) -> None:
         with self.changed:
@@ -95,6 +112,7 @@ class Race:
 
 
 _races: dict[str, Race] = {}
+_beginning = threading.Lock()
 
 
 def begin(asked: RaceRequest) -> Race:
@@ -103,21 +121,23 @@ def begin(asked: RaceRequest) -> Race:
     for _, name, rate in asked.changes:
         _checked(name, rate, names)
     about = {} if asked.start in ("own", "random") else starts.start(asked.start)[1]
-    for old in list(_races.values()):  # one page races one at a time; what is still running makes way
-        old.stop.set()
-    while len(_races) > 8:
-        _races.pop(next(iter(_races)))
     race = Race(uuid.uuid4().hex[:12], asked, names, about, asked.pace)
-    _races[race.name] = race
+    with _beginning:  # requests come in threads of their own
+        for old in _races.values():  # one page races one at a time; what is still running makes way
+            old.stop.set()
+        while len(_races) > 8:
+            _races.pop(next(iter(_races)))
+        _races[race.name] = race
     threading.Thread(target=_life, args=(race,), name="race", daemon=True).start()
     return race
 
 
 def of(name: str) -> Race:
     """The race of that id. Raises UnknownName."""
-    if name not in _races:
-        raise UnknownName("race", name, _races)
-    return _races[name]
+    race = _races.get(name)
+    if race is None:
+        raise UnknownName("race", name, list(_races))
+    return race
 
 
 def control(race: Race, stop: bool, pace: Pace | None, rates: Mapping[str, float]) -> None:
@@ -136,6 +156,8 @@ def moved(race: Race, number: int, x: float, y: float) -> dict[str, Any]:
     seen = race.seen
     if seen is None or seen.number != number:
         raise UsageError("Another plane is seen by now.", "Move the start on the map as it is now.")
+    if not np.isfinite([x, y]).all():
+        raise UsageError(f"The start cannot lie at ({x}, {y}).", "Give two finite numbers.")
     weights = seen.plane.centre + x * seen.plane.axes[0] + y * seen.plane.axes[1]
     asked = race.asked
     about = {
@@ -151,9 +173,10 @@ def updates(race: Race) -> Iterator[dict[str, Any]]:
     while True:
         with race.changed:
             race.changed.wait_for(lambda seen=seen: race.version != seen, timeout=15)
-            seen = race.version
-        yield race.report()
-        if race.status in ("done", "stopped", "failed"):
+            report = race.report()
+        seen = report["version"]
+        yield report
+        if report["status"] in ("done", "stopped", "failed"):  # not the race's own: it may have ended since
             return
 
 
@@ -201,14 +224,11 @@ def _life(race: Race) -> None:
 def _raced(race: Race, run: races.Race, network: Network, data: Dataset) -> RaceStep | None:
     """Race to the end, with a map of the paths so far now and then; None when it was stopped."""
     steps = run.steps()
-    race.losses = {name: [] for name in race.names}
     step = next(steps)
+    race.tell(losses={name: [] for name in race.names})
     shown, rested, work = 0.0, time.monotonic(), 0.1
     while True:
-        for name in race.names:
-            race.losses[name].append(step.losses[name])
-            if race.seen is not None and step.index and np.isfinite(step.losses[name]):
-                race.seen.paths[name].append(_placed(race.seen.plane, step.weights(name)))
+        race.add(step)
         if step.last or race.pace == "slow" or time.monotonic() - shown > OFTEN:
             race.tell(status="racing", rates=dict(step.rates), out=dict(step.out), images=dict(step.images))
             shown = time.monotonic()
