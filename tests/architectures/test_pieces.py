@@ -8,6 +8,7 @@ from torch import nn
 import neuralmine as nm
 from neuralmine.architectures import NAMES, PIECES, arithmetic, build
 from neuralmine.architectures.inception import BRANCHES
+from neuralmine.architectures.trained import trained
 from neuralmine.errors import NetworkError, UnknownName, UsageError
 from neuralmine.networks.torch_module import network_of
 
@@ -28,6 +29,7 @@ CASES = [
     ("normalisation", {"kind": "batch", "width": 3}, (5, 3), {"kind": "batch"}),
     ("normalisation", {"kind": "batch", "width": 3, "maps": True}, (4, 3, 2, 5), {"kind": "batch"}),
     ("normalisation", {"kind": "batch", "width": 3}, (5, 3), {"kind": "batch", "training": False}),
+    ("normalisation", {"kind": "batch", "width": 3, "maps": True}, (4, 3, 2, 5), {"kind": "batch", "training": False}),
     ("normalisation", {"kind": "layer", "width": 6}, (3, 6), {"kind": "layer"}),
     ("normalisation", {"kind": "layer", "width": 6}, (3, 6), {"kind": "layer", "training": False}),
     ("normalisation", {"kind": "group", "width": 6, "groups": 3}, (4, 6), {"kind": "group", "groups": 3}),
@@ -212,6 +214,20 @@ def test_a_causal_head_never_looks_ahead():
     assert (np.triu(worked["attention"], 1) == 0).all()
     np.testing.assert_allclose(worked["attention"].sum(-1), 1)
     assert (np.triu(worked["d_scores"], 1) == 0).all()
+
+
+def test_a_piece_is_trained_once_from_its_seed_and_its_readout_is_far_better_than_chance():
+    description = {"name": "convolution", "inputs": 1, "outputs": 4, "seed": 1}
+    found = trained(description)
+    assert found is trained(dict(reversed(description.items())))
+    assert 0.8 < found.accuracy <= 1  # one in ten by chance
+    drawn = build(description).state_dict()["convolution.weight"].numpy()
+    assert np.abs(found.weights["convolution.weight"] - drawn).max() > 0.1  # it learned
+    images = torch.tensor(nm.datasets.load("digits").images[:, None], dtype=torch.float64)
+    for seed in (0, 1):
+        learned = trained({**description, "seed": seed})
+        maps = nn.functional.conv2d(images, *map(torch.tensor, learned.weights.values()))
+        assert [at for at in range(4) if maps[:, at].max() <= 0] == list(learned.dead)
 
 
 def test_builders_draw_from_their_seed_alone():

@@ -22,6 +22,8 @@ CASES = [
     ("pooling", {"kind": "average", "size": 3, "stride": 2, "padding": 1}, (1, 5, 5),
      {"kind": "average", "size": 3, "stride": 2, "padding": 1}),
     *[("normalisation", {"kind": k, "width": 4}, (3, 4), {"kind": k}) for k in ("batch", "layer", "group")],
+    ("normalisation", {"width": 3}, (4, 3), {"training": False}),
+    *[("normalisation", {"width": 2, "maps": True}, (2, 2, 2, 3), {"training": t}) for t in (True, False)],
     ("residual", {"inputs": 1, "outputs": 1}, (1, 4, 4), {}),
     ("residual", {"inputs": 1, "outputs": 2, "stride": 2}, (1, 4, 4), {"stride": 2}),
     ("inception", {"inputs": 1, "outputs": 2, "reduced": 1}, (1, 3, 3), {}),
@@ -48,9 +50,7 @@ def numbers_of(name, built, shape, options):
 def test_every_number_is_what_its_terms_make(name, built, shape, options):
     numbers = numbers_of(name, built, shape, options)
     rules = formulas(name, numbers, **options)
-    assert {key for key in numbers if "running" not in key} <= set(
-        rules
-    )  # running statistics are no part of the output
+    assert set(numbers) - {"normalisation.num_batches_tracked"} <= set(rules)
     for array, formula in rules.items():
         assert len(formula.dims.split()) == numbers[array].ndim, array
         if formula.rule is None:
@@ -111,7 +111,7 @@ def test_what_cannot_be_opened_is_said():
     with pytest.raises(UsageError, match="groups"):
         formulas("convolution", {}, groups=2)
     with pytest.raises(UsageError):
-        formulas("normalisation", {"input": np.zeros((2, 2))}, training=False)
+        formulas("normalisation", {"input": np.zeros((2, 2, 2))}, kind="layer")
 
 
 @pytest.mark.parametrize(

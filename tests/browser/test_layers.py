@@ -168,6 +168,19 @@ def test_the_examples_parts_add_up_to_the_loss(open_page, server):
     assert sum(found) == pytest.approx(value, abs=1e-12)
 
 
+def test_running_statistics_of_maps_are_stepped_to_and_serve_in_eval(open_page, server):
+    page = opened(open_page(), server, "?piece=normalisation&o.kind=maps")
+    page.get_by_label("map shown").select_option("1")
+    click_cell(page, "After this batch", 0, 1)
+    page.wait_for_selector(".inspector h2:has-text('map 1')")
+    found, value = terms(page)
+    assert len(found) == 2  # nine tenths of what it was, and a tenth of this batch's mean
+    assert sum(found) == pytest.approx(value, abs=1e-12)
+    page.get_by_label("mode").select_option("eval")
+    page.wait_for_selector("figcaption:text-is('Running mean: used here')")
+    assert page.locator("figcaption:has-text('By the variance')").count() == 0
+
+
 def test_slow_motion_plays_names_its_steps_and_stops(open_page, server):
     page = opened(open_page(), server, "?piece=pooling&step=3")
     page.locator("select:near(:text('speed'))").last.select_option("fast")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from neuralmine.errors import UnknownName, UsageError
 from neuralmine.server import pieces
@@ -12,10 +13,13 @@ OPTIONS = [
     ("convolution", {}), ("convolution", {"kernel": "seeded", "size": 5, "stride": 2, "padding": 2}),
     ("convolution", {"kernel": "blur", "padding": 1}),
     ("pooling", {}), ("pooling", {"kind": "average", "size": 3, "stride": 1, "padding": 1}),
-    *[("normalisation", {"kind": kind}) for kind in ("batch", "layer", "group")],
+    *[("normalisation", {"kind": kind}) for kind in ("batch", "maps", "layer", "group")],
+    ("normalisation", {"mode": "eval"}), ("normalisation", {"kind": "maps", "mode": "eval"}),
+    ("convolution", {"kernel": "trained", "padding": 1}),
     ("residual", {}), ("residual", {"stride": 2, "strength": 0.0}), ("inception", {"strength": 2.0}),
     ("recurrent", {}), ("recurrent", {"kind": "gru", "hidden": 2}),
     ("attention", {"tokens": "rows"}), ("attention", {"tokens": "rows", "causal": "yes", "head": 2, "heads": "four"}),
+    ("attention", {"tokens": "trained", "heads": "one"}),
 ]  # fmt: skip
 
 
@@ -88,6 +92,29 @@ def test_each_example_s_part_adds_up_to_the_loss():
     numbers = pieces.report(PieceRequest(piece="dense"))["numbers"]
     assert numbers["contributions"].shape == (3,)
     assert numbers["contributions"].sum() == pytest.approx(numbers["loss"][0], abs=1e-15)
+
+
+def test_running_statistics_are_torch_s_and_decide_when_not_training():
+    """By hand: torch's own batch norm sees all digits' maps, 32 at a time; this batch moves it once more."""
+    asked = {"kind": "maps", "mode": "train"}
+    train = pieces.report(PieceRequest(piece="normalisation", options=asked, index=7))["numbers"]
+    norm = torch.nn.BatchNorm2d(4, dtype=torch.float64)
+    with torch.no_grad():
+        norm.running_mean.copy_(torch.tensor(train["normalisation.running_mean"]))
+        norm.running_var.copy_(torch.tensor(train["normalisation.running_var"]))
+        norm(torch.tensor(train["input"]))
+        np.testing.assert_allclose(train["running_mean"], norm.running_mean.numpy(), atol=1e-12)
+        np.testing.assert_allclose(train["running_var"], norm.running_var.numpy(), atol=1e-12)
+        still = pieces.report(PieceRequest(piece="normalisation", options={**asked, "mode": "eval"}, index=7))[
+            "numbers"
+        ]
+        norm.running_mean.copy_(torch.tensor(still["normalisation.running_mean"]))
+        norm.running_var.copy_(torch.tensor(still["normalisation.running_var"]))
+        np.testing.assert_allclose(still["output"], norm.eval()(torch.tensor(still["input"])).numpy(), atol=1e-12)
+    assert "running_mean" not in still
+    edit = NumberEdit(array="normalisation.running_var", index=[0], value=-1.0)
+    with pytest.raises(UsageError, match="below 0"):
+        pieces.report(PieceRequest(piece="normalisation", options={"mode": "eval"}, edits=[edit]))
 
 
 def test_every_piece_is_listed_with_its_words():

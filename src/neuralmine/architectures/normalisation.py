@@ -85,6 +85,8 @@ def arithmetic(
             np.asarray(weights[f"normalisation.running_{name}"], dtype=np.float64).reshape(shape)
             for name in ("mean", "var")
         )
+        if (variance < 0).any():
+            raise UsageError("A running variance is below 0.", "Give 0 or more.")
     count = int(np.prod([x.shape[axis] for axis in over]))
     if kind == "batch" and own:
         if count < 2:
@@ -139,35 +141,46 @@ def _by_group(
 
 
 def formulas(
-    numbers: Numbers, *, kind: str = "batch", groups: int = 2, eps: float = 1e-5, training: bool = True
+    numbers: Numbers,
+    *,
+    kind: str = "batch",
+    groups: int = 2,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+    training: bool = True,
 ) -> dict[str, Formula]:
-    """Where each number of `arithmetic` came from, for an input of b × width and statistics of its own.
+    """Where each number of `arithmetic` came from, for an input of b × width, or of maps (b × width × h × w).
 
-    Raises UsageError for other inputs, and for statistics that were given.
+    Raises UsageError for other inputs.
     """
-    if numbers["input"].ndim != 2 or not (training or kind != "batch"):
-        raise UsageError("Only b × width in training is opened.", "Give one row for each example.")
-    items, units = numbers["input"].shape
-    size = units // groups
+    shape = numbers["input"].shape
+    maps = len(shape) == 4 and kind == "batch"
+    if len(shape) != 2 and not maps:
+        raise UsageError(f"An input of {shape} is not opened.", "Give b × width, or maps to a batch norm.")
+    size = shape[1] // groups
+    own = training or kind != "batch"  # its own mean and variance, not the running ones
+    places = "b u Y X" if maps else "b u"
 
     def together(index: Index) -> list[Index]:
         """The places that share the mean that stands at `index`."""
         if kind == "batch":
-            return [(b, index[1]) for b in range(items)]
+            return [(b, index[1], *inside) for b in range(shape[0]) for inside in np.ndindex(shape[2:])]
         first = index[1] // size * size if kind == "group" else 0
-        return [(index[0], u) for u in range(first, first + (size if kind == "group" else units))]
+        return [(index[0], u) for u in range(first, first + (size if kind == "group" else shape[1]))]
 
     def statistic(index: Index) -> Index:
         """Where the mean of this place stands."""
-        return (0, index[1]) if kind == "batch" else (index[0], 0) if kind == "layer" else index
+        if kind == "batch":
+            return (0, index[1], *(0 for _ in shape[2:]))
+        return (index[0], 0) if kind == "layer" else index
 
     def over(coefficient: float, *arrays: str) -> Rule:
         return lambda at: [Term(coefficient, tuple(Operand(a, place) for a in arrays)) for place in together(at)]
 
-    count = len(together((0, 0)))
-    dims = {"batch": "z u", "layer": "b z", "group": "b u"}[kind]
+    count = len(together((0,) * len(shape)))
+    dims = {"batch": "z u v w" if maps else "z u", "layer": "b z", "group": "b u"}[kind]
     whole = {
-        "batch": "all examples",
+        "batch": "all places of this map, in all examples" if maps else "all examples",
         "layer": "all units of this example",
         "group": "the units of this group, in this example",
     }[kind]
@@ -189,13 +202,13 @@ def formulas(
     def scaled(name: str) -> Rule:
         return lambda at: [Term(1.0, (Operand(name, at), Operand("inverse_deviation", statistic(at))))]
 
-    return {
-        "input": Formula("b u", "What goes in: one row for each example."),
+    found = {
+        "input": Formula(places, "What goes in: one row for each example."),
         "normalisation.weight": Formula("u", "The scale: what the normalised number is multiplied by."),
         "normalisation.bias": Formula("u", "The shift: what is added at the end."),
         "mean": Formula(dims, f"The mean over {whole}.", over(1 / count, "input")),
         "centred": Formula(
-            "b u",
+            places,
             "The number − its mean.",
             lambda at: [Term(1.0, (Operand("input", at),)), Term(-1.0, (Operand("mean", statistic(at)),))],
         ),
@@ -206,16 +219,45 @@ def formulas(
             lambda at: [Term(1.0, (Operand("variance", at),)), Term(eps)],
             "1/√",
         ),
-        "normalised": Formula("b u", "Centred ÷ deviation: mean 0 and variance 1.", scaled("centred")),
-        "output": Formula(
-            "b u", "Scaled and shifted.", "normalised[b u] normalisation.weight[u] + normalisation.bias[u]"
+        "normalised": Formula(
+            places, "Centred ÷ deviation: mean 0 and variance 1." if own else "Centred ÷ deviation.", scaled("centred")
         ),
-        "d_output": Formula("b u", "The slope coming in: how the loss moves with this output."),
-        "d_normalisation.weight": Formula("u", "How the loss moves with this scale.", "d_output[b u] normalised[b u]"),
-        "d_normalisation.bias": Formula("u", "How the loss moves with this shift.", "d_output[b u]"),
-        "d_normalised": Formula("b u", "The slope before scale and shift.", "d_output[b u] normalisation.weight[u]"),
-        "d_centred": Formula("b u", "What flows straight back, past mean and variance.", scaled("d_normalised")),
+        "output": Formula(
+            places, "Scaled and shifted.", f"normalised[{places}] normalisation.weight[u] + normalisation.bias[u]"
+        ),
+        "d_output": Formula(places, "The slope coming in: how the loss moves with this output."),
+        "d_normalisation.weight": Formula(
+            "u", "How the loss moves with this scale.", f"d_output[{places}] normalised[{places}]"
+        ),
+        "d_normalisation.bias": Formula("u", "How the loss moves with this shift.", f"d_output[{places}]"),
+        "d_normalised": Formula(
+            places, "The slope before scale and shift.", f"d_output[{places}] normalisation.weight[u]"
+        ),
+        "d_centred": Formula(places, "What flows straight back, past mean and variance.", scaled("d_normalised")),
+    }
+    for name in ("mean", "var"):
+        if f"normalisation.running_{name}" not in numbers:
+            continue
+        now = "mean" if name == "mean" else "variance"
+        zeros = "0 u 0 0" if maps else "0 u"
+        found[f"normalisation.running_{name}"] = Formula("u", f"The running {now}, of the batches before this one.")
+        if own:
+            # The running variance is that of the population: n − 1.
+            share = momentum * (count / (count - 1) if name == "var" else 1)
+            found[f"running_{name}"] = Formula(
+                "u",
+                f"The running {now} after this batch: {momentum:g} of the way to the batch’s own"
+                + (" (× n ÷ (n − 1))." if name == "var" else "."),
+                f"{1 - momentum!r} normalisation.running_{name}[u] + {share!r} {now}[{zeros}]",
+            )
+        else:
+            found[now] = Formula(
+                dims, f"The running {now}: a constant here, whatever the batch.", f"normalisation.running_{name}[u]"
+            )
+    if not own:  # the statistics are constants: nothing flows back through them
+        return found | {"d_input": Formula(places, "Straight back: the only way.", f"d_centred[{places}]")}
+    return found | {
         "d_variance": Formula(dims, f"What flows back through the variance, from {whole}.", cubed),
         "d_mean": Formula(dims, f"What flows back through the mean, from {whole}.", over(-1.0, "d_centred")),
-        "d_input": Formula("b u", "Straight back, through the variance, and through the mean.", back),
+        "d_input": Formula(places, "Straight back, through the variance, and through the mean.", back),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import architectures
+from ..architectures.trained import TRAIN, trained
 from ..errors import UnknownName, UsageError
 from ..tracing import trace
 from ..types import Dataset
@@ -29,7 +30,7 @@ class Control:
     choices: tuple[tuple[str, str], ...] = ()
     low: float = 0
     high: float = 0
-    only: tuple[str, str] | None = None  # the choice without which it says nothing
+    only: tuple[str, ...] = ()  # a control and those of its choices without which this one says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ ABOUT: dict[str, About] = {
         "A stroke is a stroke wherever it stands: few weights, shared by all places.",
         "Fukushima 1980; LeCun et al. 1989",
         (
-            Control("kernel", "kernel", "upright", "Set by hand, or drawn from the seed.", (("upright", "upright edges (Sobel)"), ("level", "level edges (Sobel)"), ("blur", "blur"), ("seeded", "seeded"))),
+            Control("kernel", "kernel", "upright", "Set by hand, trained here on the digits, or drawn from the seed.", (("upright", "upright edges (Sobel)"), ("level", "level edges (Sobel)"), ("blur", "blur"), ("trained", "four, trained here"), ("seeded", "seeded"))),
             Control("size", "size", 3, "Of a seeded kernel: size × size.", low=1, high=5, only=("kernel", "seeded")),
             Control("stride", "stride", 1, "How far the window moves.", low=1, high=3),
             Control("padding", "padding", 0, "How wide a rim of zeros is laid around the input.", low=0, high=2),
@@ -112,7 +113,8 @@ ABOUT: dict[str, About] = {
         "Every layer gets numbers of the same size to work with, however the layers below drift.",
         "Ioffe and Szegedy 2015; Ba et al. 2016; Wu and He 2018",
         (
-            Control("kind", "over", "batch", "Which numbers share a mean.", (("batch", "the batch"), ("layer", "each example (layer norm)"), ("group", "groups of units"))),
+            Control("kind", "over", "batch", "Which numbers share a mean.", (("batch", "the batch"), ("maps", "the batch, of maps (2-D)"), ("layer", "each example (layer norm)"), ("group", "groups of units"))),
+            Control("mode", "mode", "train", "In training a batch's own mean and variance; afterwards the running ones, whatever the batch.", (("train", "train"), ("eval", "eval")), only=("kind", "batch", "maps")),
             Control("groups", "groups", 2, "Of the eight units, for groups.", low=1, high=8, only=("kind", "group")),
         ),
     ),
@@ -149,11 +151,11 @@ ABOUT: dict[str, About] = {
         "A word may need one that stands far off: every pair meets in one step.",
         "Bahdanau et al. 2015; Vaswani et al. 2017",
         (
-            Control("tokens", "tokens", "words", "The first six numbers of each word's row in MiniLM's embedding, or the rows of a digit.", (("words", "words of a sentence"), ("rows", "rows of a digit"))),
+            Control("tokens", "tokens", "words", "The first six numbers of each word's row in MiniLM's embedding, or the rows of a digit.", (("words", "words of a sentence"), ("rows", "rows of a digit"), ("trained", "rows of a digit, trained heads"))),
             Control("causal", "mask", "no", "Causal: a token sees only itself and what came before.", (("no", "none"), ("yes", "causal"))),
             Control("heads", "heads", "two", "Each asks with a query of its own; what they say is joined.", (("one", "1"), ("two", "2"), ("four", "4"))),
             Control("head", "numbers a head", 3, "How many numbers a query, a key and a value have.", low=1, high=6),
-            Control("sharpness", "weights ×", 3.0, "The seeded query and key weights are multiplied by this: larger, and attention is sharper.", low=0, high=20),
+            Control("sharpness", "weights ×", 3.0, "The seeded query and key weights are multiplied by this: larger, and attention is sharper.", low=0, high=20, only=("tokens", "words", "rows")),
         ),
         "text",
     ),
@@ -208,6 +210,21 @@ def _weights(build: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], str]:
     return found, f"weights = {{k: v.numpy().copy() for k, v in build({{{said}}}).state_dict().items()}}"
 
 
+def _trained(build: Mapping[str, Any], what: str) -> tuple[dict[str, np.ndarray], list[str], str]:
+    """A piece's weights trained here, the code that trains them, and what to say of them."""
+    found = trained(build)
+    dead = "".join(
+        f" Kernel {at} is dead: its map is below 0 on every digit, and a ReLU lets nothing through."
+        for at in found.dead
+    )
+    said = f"{what} trained here on {TRAIN} of the digits (from the seed), with a linear readout that names {found.accuracy:.1%} of the others right.{dead}"
+    code = [
+        "from neuralmine.architectures.trained import trained",
+        f"weights = {{k: v.copy() for k, v in trained({dict(build)!r}).weights.items()}}",
+    ]
+    return {name: value.copy() for name, value in found.weights.items()}, code, said
+
+
 def _one_digit(asked: PieceRequest) -> tuple[np.ndarray, list[str], str, int]:
     data, images, code = _digits(asked)
     take = f'example = digits.images[{asked.index}][None].astype("float64")'
@@ -218,10 +235,13 @@ def _one_digit(asked: PieceRequest) -> tuple[np.ndarray, list[str], str, int]:
 def _convolution(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
     example, code, said, total = _one_digit(asked)
     options = {name: chosen[name] for name in ("stride", "padding")}
-    seeded = chosen["kernel"] == "seeded"
+    seeded, learned = chosen["kernel"] == "seeded", chosen["kernel"] == "trained"
     build = {
-        "name": "convolution", "inputs": 1, "outputs": 1, "size": chosen["size"] if seeded else 3, **options, "seed": asked.seed,
+        "name": "convolution", "inputs": 1, "outputs": 4 if learned else 1, "size": chosen["size"] if seeded else 3, **options, "seed": asked.seed,
     }  # fmt: skip
+    if learned:
+        weights, train, made = _trained(build, "Four kernels")
+        return Case("convolution", build, options, example, weights, [*code, *train], f"{said}. {made}", chosen, total)
     weights, drawn = _weights(build)
     code.append(drawn)
     if not seeded:
@@ -277,31 +297,64 @@ def _dense(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
 def _normalisation(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
     import torch
 
-    count, units = 6, 8
-    data, images, code = _digits(asked, count)
-    if units % chosen["groups"]:
+    maps = chosen["kind"] == "maps"
+    count, units = (4, 4) if maps else (6, 8)
+    data, _, load = _digits(asked, count)
+    code = [load]
+    if units % chosen["groups"] and chosen["kind"] == "group":
         raise UsageError(f"{chosen['groups']} groups do not divide {units} units.", "Use 1, 2, 4 or 8.")
-    module = resolve.network(NetworkRequest(address="64-16-10")).module
+    if maps:
+        source = {"name": "convolution", "inputs": 1, "outputs": units, "size": 3, "seed": asked.seed}
+        layer = architectures.build(source)
+        layer.load_state_dict({name: torch.tensor(value) for name, value in trained(source).weights.items()})
+        images = torch.tensor(data.images[:, None], dtype=torch.float64)
+        code += [
+            "import torch",
+            "from neuralmine.architectures.trained import trained",
+            f"layer = build({source!r})",
+            f"layer.load_state_dict({{k: torch.tensor(v) for k, v in trained({source!r}).weights.items()}})",
+            "everything = layer(torch.tensor(digits.images[:, None]).double()).detach()",
+        ]
+        said = "the maps of four kernels trained here on digits (the convolution’s), for"
+    else:
+        layer = resolve.network(NetworkRequest(address="64-16-10")).module.get_submodule("hidden1.sum")
+        images = torch.tensor(data.images.reshape(-1, 64), dtype=torch.float64)
+        code += [
+            "import torch",
+            'layer = nm.load("64-16-10").module.get_submodule("hidden1.sum")',
+            f"everything = layer(torch.tensor(digits.images.reshape(-1, 64)).double()).detach()[:, :{units}]",
+        ]
+        said = "what the first eight units of the bundled net 64-16-10 sum up for"
     with torch.no_grad():
-        sums = module.get_submodule("hidden1.sum")(torch.tensor(images.reshape(count, 64)))
-    example = sums[:, :units].numpy().copy()
-    take = [
-        f"images = digits.images[{asked.index}:{asked.index + count}]",
-        'example = np.stack([nm.trace(nm.load("64-16-10"), image)["hidden1.sum"].numpy()[0, :8] for image in images])',
-    ]
+        everything = layer(images)[:, :units]
+    example = everything[asked.index : asked.index + count].numpy().copy()
+    code.append(f"example = everything[{asked.index}:{asked.index + count}].numpy().copy()")
     groups = {"groups": chosen["groups"]} if chosen["kind"] == "group" else {}
-    build = {"name": "normalisation", "kind": chosen["kind"], "width": units, **groups}
-    weights, drawn = _weights(build)
-    weights = {name: weights[name] for name in ("normalisation.weight", "normalisation.bias")}
+    kind = "batch" if maps else chosen["kind"]
+    build = {"name": "normalisation", "kind": kind, "width": units, **groups, **({"maps": True} if maps else {})}
+    norm = architectures.build(build)
+    code.append(f"norm = build({build!r})")
+    options: dict[str, Any] = {"kind": kind, **groups}
+    running = ""
+    if kind == "batch":
+        options["training"] = chosen["mode"] == "train"
+        with torch.no_grad():
+            for batch in everything.split(32):
+                norm(batch)
+        code += ["for batch in everything.split(32):", "    norm(batch)"]
+        running = " The running mean and variance are those that torch has after all 1797 digits, 32 at a time."
+    state = norm.state_dict()
+    weights = {name: value.numpy().copy() for name, value in state.items() if value.is_floating_point()}
+    code.append("weights = {k: v.numpy().copy() for k, v in norm.state_dict().items() if v.is_floating_point()}")
     right = data.labels[asked.index : asked.index + count]
     names = {
         "b": [f"digit {asked.index + i}, a {label}" for i, label in enumerate(right)],
-        "u": [f"unit {u}" for u in range(units)],
+        "u": [f"{'map' if maps else 'unit'} {u}" for u in range(units)],
     }
-    said = f"what the first eight units of the bundled net 64-16-10 sum up for digits {asked.index} to {asked.index + count - 1}. Scale 1 and shift 0, as before training."
     return Case(
-        "normalisation", build, {"kind": chosen["kind"], **groups}, example, weights, [code, *take, drawn], said, chosen,
-        len(data) - count + 1, names, batched=True, paints=False,
+        "normalisation", build, options, example, weights, code,
+        f"{said} digits {asked.index} to {asked.index + count - 1}. Scale 1 and shift 0, as before training.{running}",
+        chosen, len(data) - count + 1, names, batched=True, paints=False,
     )  # fmt: skip
 
 
@@ -353,7 +406,7 @@ def _recurrent(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
 
 def _attention(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
     width = 6
-    if chosen["tokens"] == "rows":
+    if chosen["tokens"] != "words":
         example, code, said, total = _rows(asked)
         said, width = said.replace("moments", "tokens"), 8
         words = [f"row {t}" for t in range(8)]
@@ -372,13 +425,17 @@ def _attention(asked: PieceRequest, chosen: dict[str, Any]) -> Case:
         said, total = f"the first {width} of 384 numbers of each token's row in MiniLM's embedding", 0
     options = {"heads": HEADS[chosen["heads"]], "causal": chosen["causal"] == "yes"}
     build = {"name": "attention", "width": width, "head": chosen["head"], **options, "seed": asked.seed}
-    weights, drawn = _weights(build)
-    weights, times = _times(weights, chosen["sharpness"], ("query", "key"))
+    if chosen["tokens"] == "trained":
+        weights, draw, made = _trained(build, "The heads were")
+    else:
+        weights, drawn = _weights(build)
+        weights, times = _times(weights, chosen["sharpness"], ("query", "key"))
+        draw = [drawn, *times]
+        made = f"{SEEDED} So whom a token heeds is chance here; how it is worked out is not."
     names = dict.fromkeys("tqk", words)
     return Case(
-        "attention", build, options, example, weights, [*code, drawn, *times],
-        f"{said}. {SEEDED} So whom a token heeds is chance here; how it is worked out is not.", chosen, total, names,
-        paints=chosen["tokens"] == "rows",
+        "attention", build, options, example, weights, [*code, *draw], f"{said}. {made}", chosen, total, names,
+        paints=chosen["tokens"] != "words",
     )  # fmt: skip
 
 

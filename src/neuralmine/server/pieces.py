@@ -177,11 +177,13 @@ def _against_torch(worked: Worked) -> list[Check]:
     case = worked.case
     module = architectures.build(case.build)
     module.load_state_dict({k: torch.as_tensor(v) for k, v in worked.weights.items()}, strict=False)
+    module.train(bool(case.options.get("training", True)))
     x = torch.tensor(worked.numbers["input"], requires_grad=True)
     with torch.enable_grad():
         output = module(x) if case.batched else module(x[None])[0]
         output.backward(torch.as_tensor(worked.upstream))
-    forward = _gap(worked.numbers["output"], output.detach().numpy())
+    made = {"output": output.detach(), **{name.split(".")[-1]: buffer for name, buffer in module.named_buffers()}}
+    forward = max(_gap(worked.numbers[name], found.numpy()) for name, found in made.items() if name in worked.numbers)
     slopes = {"d_input": x.grad, **{f"d_{name}": p.grad for name, p in module.named_parameters()}}
     backward = max(_gap(worked.numbers[name], slope.numpy()) for name, slope in slopes.items() if slope is not None)
     meaning = "The largest gap between a number worked here and torch's own, on exactly this example, measured now."

@@ -10,7 +10,7 @@ export interface Control {
   choices: [value: string, text: string][];
   low: number;
   high: number;
-  only: [control: string, value: string] | null; // shown when that one is set so
+  only: string[]; // a control, and those of its choices with which this one is shown
 }
 export interface About {
   name: string;
@@ -163,13 +163,14 @@ export class Pieces {
     const numbers = report.numbers[array];
     if (!numbers) return []; // another loss or cell has it, this one has not
     const dims = report.dims[array]!.split(' ');
-    const letters = (sub.sweep ?? '').split(' ').filter(Boolean);
+    const wide = (sub.wide ?? '').split(' ').filter((letter) => dims.includes(letter));
+    const letters = wide.length ? wide : (sub.sweep ?? '').split(' ').filter(Boolean);
     let places: Record<string, number>[] = [{}];
     for (const letter of letters) places = places.flatMap((place) => Array.from({ length: numbers.shape[dims.indexOf(letter)]! }, (_, at) => ({ ...place, [letter]: at })));
     if (sub.backwards) places.reverse();
     return places.map((swept) => {
       const place = { ...this.place, ...swept };
-      const index = inside.split(' ').map((token, axis) => (token === '*' ? null : Math.min(numbers.shape[axis]! - 1, /^\d/.test(token) ? Number(token) : (place[token === '?' ? dims[axis]! : token] ?? 0))));
+      const index = (inside === '…' ? dims : inside.split(' ')).map((token, axis) => (token === '*' ? null : Math.min(numbers.shape[axis]! - 1, /^\d/.test(token) ? Number(token) : (place[token] ?? 0))));
       return { name: sub.name, say: sub.say, spot: { array, index }, backward, swept: letters.length > 0, falling: sub.backwards ?? false, place: swept };
     });
   }
@@ -199,7 +200,7 @@ export class Pieces {
   /** Axes of which one place is shown at a time, with how many there are: which head, which map. */
   choices = $derived.by(() => {
     const report = this.current;
-    if (!report) return [];
+    if (!report || this.layout.chosen?.(report.options) === false) return [];
     return Object.entries(this.layout.choose ?? {}).flatMap(([letter, label]) => {
       const found = Object.entries(report.dims).find(([, dims]) => dims.split(' ').includes(letter));
       const count = found ? report.numbers[found[0]]!.shape[found[1].split(' ').indexOf(letter)]! : 1;

@@ -20,18 +20,20 @@ export interface Road {
   of?: string; // the letter of the axis of which one place is shown: its place is said
   parts: Part[];
 }
-/** One sub-step: "windows[o i j c * *]" is what is worked out; a star takes all of an axis; `sweep` repeats it over axes. */
+/** One sub-step: "windows[o i j c * *]" is what is worked out; a star takes all of an axis, "[…]" stands at the place on each; `sweep` repeats it over axes. */
 export interface Sub {
   name: string;
   say: string;
   at: string;
   sweep?: string;
+  wide?: string; // swept instead where the array has these axes
   backwards?: boolean;
 }
 export interface Layout {
   axes: Record<string, string>;
   place: Record<string, number>;
   choose?: Record<string, string>; // axes of which one place is shown at a time, and their names
+  chosen?: (options: Options) => boolean; // with which options they are chosen so
   seed?: number; // to begin with, where 0 tells little
   forward: Road[];
   backward: Road[];
@@ -43,12 +45,15 @@ export interface Layout {
 const MAP = { o: 'map', c: 'channel', i: 'row', j: 'column', y: 'window row', x: 'window column', Y: 'row', X: 'column', P: 'row', Q: 'column', z: '' };
 const padded = (options: Options) => Number(options['padding']) > 0;
 
+const learned = (options: Options) => options['kernel'] === 'trained';
 const convolution: Layout = {
   axes: MAP,
   place: { i: 2, j: 2 },
+  choose: { o: 'kernel shown' },
   forward: [
     {
       name: 'Forward: window × kernel, summed, at every place',
+      of: 'o',
       parts: [
         { array: 'input', title: 'Input', ink: true, when: (options) => !padded(options) },
         { array: 'padded', title: 'Input with its rim', ink: true, when: padded },
@@ -58,10 +63,18 @@ const convolution: Layout = {
         { array: 'output', title: 'Output', sign: 'Σ' },
       ],
     },
+    {
+      name: 'The four trained kernels, and what each makes of the digit',
+      parts: [0, 1, 2, 3].flatMap((o) => [
+        { array: 'convolution.weight', title: `Kernel ${o}`, fix: { o }, when: learned },
+        { array: 'output', title: `Map ${o}`, sign: '→', fix: { o }, when: learned },
+      ]),
+    },
   ],
   backward: [
     {
       name: 'Back to the kernel: slope × window, added over all places',
+      of: 'o',
       parts: [
         { array: 'd_output', title: 'Slope coming in' },
         { array: 'windows', title: 'Window', sign: '×', ink: true },
@@ -71,6 +84,7 @@ const convolution: Layout = {
     },
     {
       name: 'Back to the input: slope × kernel, added where windows overlap',
+      of: 'o',
       parts: [
         { array: 'd_output', title: 'Slope coming in' },
         { array: 'convolution.weight', title: 'Kernel', sign: '×' },
@@ -92,7 +106,7 @@ const convolution: Layout = {
     { name: 'Sent back through the window', say: 'The same slope × kernel goes back to what lay under the window.', at: 'd_windows[o i j c * *]' },
     { name: 'Where windows overlap', say: 'A pixel lay under several windows: what they send back is added.', at: 'd_input[c Y X]', sweep: 'Y X' },
   ],
-  tries: 'Choose the level kernel: which strokes of the digit light up now? Click a pixel and change it: which outputs follow?',
+  tries: 'Choose the level kernel: which strokes of the digit light up now? Then the four that were trained: do they look for edges too? Paint on the input: which outputs follow?',
 };
 
 const dense: Layout = {
@@ -205,32 +219,56 @@ const pooling: Layout = {
   tries: 'Change max into mean: where does the slope land now? Raise the pixel beside a switch until the switch jumps.',
 };
 
+const onMaps = (options: Options) => options['kind'] === 'maps';
+const onUnits = (options: Options) => !onMaps(options);
+const running = (options: Options) => onMaps(options) || options['kind'] === 'batch';
+const training = (options: Options) => running(options) && options['mode'] !== 'eval';
+const evaluating = (options: Options) => running(options) && options['mode'] === 'eval';
+/** One number for a unit, an example or a group; of maps, one for each map. */
+const statistic = (array: string, title: string, sign: string): Part[] => [
+  { array, title, sign, when: onUnits },
+  { array, title: `${title}, of each map`, sign, rows: '', columns: 'u', when: onMaps },
+];
 const normalisation: Layout = {
-  axes: { b: 'example', u: 'unit', z: '' },
-  place: { b: 1, u: 3 },
+  axes: { b: 'example', u: 'unit', Y: 'row', X: 'column', z: '', v: '', w: '' },
+  place: { b: 1, u: 3, Y: 2, X: 3 },
+  choose: { b: 'digit shown', u: 'map shown' },
+  chosen: onMaps,
   forward: [
     {
       name: 'Forward: take the mean off, divide by the deviation',
       parts: [
-        { array: 'input', title: 'Input: six digits, eight units', labels: true },
-        { array: 'mean', title: 'Mean', sign: '→' },
+        { array: 'input', title: 'Input: six digits, eight units', labels: true, when: onUnits },
+        { array: 'input', title: 'Input: this map of this digit', when: onMaps },
+        ...statistic('mean', 'Mean', '→'),
         { array: 'centred', title: 'Input − mean', sign: '→' },
-        { array: 'variance', title: 'Variance', sign: '→' },
-        { array: 'inverse_deviation', title: '1 ÷ √variance', sign: '→' },
+        ...statistic('variance', 'Variance', '→'),
+        ...statistic('inverse_deviation', '1 ÷ √variance', '→'),
         { array: 'normalised', title: 'Normalised', sign: '→' },
         { array: 'output', title: 'Output: scaled, shifted', sign: '→' },
+      ],
+    },
+    {
+      name: 'The running statistics: they follow batch after batch, and serve when training is over',
+      parts: [
+        { array: 'normalisation.running_mean', title: 'Running mean before', rows: '', columns: 'u', when: training },
+        { array: 'running_mean', title: 'After this batch', sign: '→', rows: '', columns: 'u', when: training },
+        { array: 'normalisation.running_var', title: 'Running variance before', rows: '', columns: 'u', when: training },
+        { array: 'running_var', title: 'After this batch', sign: '→', rows: '', columns: 'u', when: training },
+        { array: 'normalisation.running_mean', title: 'Running mean: used here', rows: '', columns: 'u', when: evaluating },
+        { array: 'normalisation.running_var', title: 'Running variance: used here', rows: '', columns: 'u', when: evaluating },
       ],
     },
   ],
   backward: [
     {
-      name: 'Back three ways: straight, through the variance, through the mean',
+      name: 'Back: straight, and in training through the variance and the mean too',
       parts: [
         { array: 'd_output', title: 'Slope coming in' },
         { array: 'd_normalised', title: 'Before scale and shift', sign: '→' },
         { array: 'd_centred', title: 'Straight back', sign: '→' },
-        { array: 'd_variance', title: 'By the variance', sign: '+' },
-        { array: 'd_mean', title: 'By the mean', sign: '+' },
+        ...statistic('d_variance', 'By the variance', '+'),
+        ...statistic('d_mean', 'By the mean', '+'),
         { array: 'd_input', title: 'Slope of the input', sign: 'Σ' },
       ],
     },
@@ -243,24 +281,26 @@ const normalisation: Layout = {
     },
   ],
   steps: [
-    { name: 'Mean', say: 'The mean of all numbers that are taken together.', at: 'mean[? ?]' },
-    { name: 'Centre', say: 'It is taken off: what is left lies around 0.', at: 'centred[b u]' },
-    { name: 'Variance', say: 'The mean of the squares says how widely they spread.', at: 'variance[? ?]' },
-    { name: 'Deviation', say: 'Its root is the deviation; a little is added so that it is never 0.', at: 'inverse_deviation[? ?]' },
-    { name: 'Normalise', say: 'Divided by the deviation: mean 0, variance 1.', at: 'normalised[b u]' },
-    { name: 'Scale and shift', say: 'Training may undo it: a scale and a shift for each unit.', at: 'output[b u]' },
-    { name: 'Every number', say: 'The same for every number.', at: 'output[b u]', sweep: 'b u' },
+    { name: 'Mean', say: 'The mean of all numbers that are taken together.', at: 'mean[…]' },
+    { name: 'Centre', say: 'It is taken off: what is left lies around 0.', at: 'centred[…]' },
+    { name: 'Variance', say: 'The mean of the squares says how widely they spread.', at: 'variance[…]' },
+    { name: 'Deviation', say: 'Its root is the deviation; a little is added so that it is never 0.', at: 'inverse_deviation[…]' },
+    { name: 'Normalise', say: 'Divided by the deviation: mean 0, variance 1.', at: 'normalised[…]' },
+    { name: 'Scale and shift', say: 'Training may undo it: a scale and a shift for each unit.', at: 'output[…]' },
+    { name: 'Every number', say: 'The same for every number.', at: 'output[…]', sweep: 'b u', wide: 'Y X' },
+    { name: 'The running mean', say: 'A tenth of the way to this batch’s mean: it will serve when training is over.', at: 'running_mean[u]' },
+    { name: 'The running variance', say: 'And a tenth of the way to its variance.', at: 'running_var[u]' },
   ],
   back: [
-    { name: 'A slope comes in', say: 'From above comes how the loss moves with this output.', at: 'd_output[b u]' },
-    { name: 'Before the scale', say: 'Times the scale: the slope of the normalised number.', at: 'd_normalised[b u]' },
-    { name: 'Straight back', say: 'Divided by the deviation, as the number was.', at: 'd_centred[b u]' },
-    { name: 'By the variance', say: 'The number also moves the variance, and with it all its fellows.', at: 'd_variance[? ?]' },
-    { name: 'By the mean', say: 'And it moves the mean.', at: 'd_mean[? ?]' },
-    { name: 'All three', say: 'The three ways add up. What would move all fellows alike has no slope left.', at: 'd_input[b u]' },
-    { name: 'Every number', say: 'The same for every number.', at: 'd_input[b u]', sweep: 'b u' },
+    { name: 'A slope comes in', say: 'From above comes how the loss moves with this output.', at: 'd_output[…]' },
+    { name: 'Before the scale', say: 'Times the scale: the slope of the normalised number.', at: 'd_normalised[…]' },
+    { name: 'Straight back', say: 'Divided by the deviation, as the number was.', at: 'd_centred[…]' },
+    { name: 'By the variance', say: 'The number also moves the variance, and with it all its fellows.', at: 'd_variance[…]' },
+    { name: 'By the mean', say: 'And it moves the mean.', at: 'd_mean[…]' },
+    { name: 'All three', say: 'The three ways add up. What would move all fellows alike has no slope left.', at: 'd_input[…]' },
+    { name: 'Every number', say: 'The same for every number.', at: 'd_input[…]', sweep: 'b u', wide: 'Y X' },
   ],
-  tries: 'Take all slopes coming in as 1: the slope of the input is 0. Why? Change one number by 10: whose outputs move?',
+  tries: 'Change the mode to eval: why does the slope come back by one way only? Take maps: each map shares one mean over all its places. In training take all slopes coming in as 1: the slope of the input is 0. Why? Change one number by 10: whose outputs move?',
 };
 
 const residual: Layout = {
