@@ -193,6 +193,26 @@ def test_slow_motion_plays_names_its_steps_and_stops(open_page, server):
     page.wait_for_selector("output:has-text('All at once')")
 
 
+def test_on_a_narrow_screen_settings_fold_and_the_opened_number_stays_in_sight(open_page, server):
+    page = opened(open_page(width=390), server, "?piece=convolution")
+    assert not page.get_by_label("stride").is_visible()
+    page.click("summary:text-is('Settings')")
+    page.get_by_label("stride").fill("2")
+    page.get_by_label("stride").press("Enter")
+    page.click("summary:text-is('Settings')")
+    page.wait_for_url("**o.stride=2**")
+    click_cell(page, "Slope of the input", 6, 3)
+    page.wait_for_selector(".inspector h2:has-text('row 6, column 3')")
+    page.wait_for_function(
+        """() => {
+          const figure = [...document.querySelectorAll('figure.spot')].find((one) => one.contains(document.activeElement));
+          const middle = figure.querySelector('canvas').getBoundingClientRect().top + Number(figure.dataset.middle);
+          const main = document.querySelector('main').getBoundingClientRect();
+          return middle > main.top && middle < main.bottom;
+        }"""
+    )
+
+
 def test_what_cannot_be_worked_is_said(open_page, server):
     page = open_page(strict=False)
     page.goto(server.url("/learning/layers?piece=pooling&o.size=2&o.padding=2"))
