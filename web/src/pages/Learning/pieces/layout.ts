@@ -514,7 +514,8 @@ const attention: Layout = {
       name: 'Every token makes a query, a key and a value',
       of: 'h',
       parts: [
-        { array: 'input', title: 'Tokens', labels: true },
+        { array: 'input', title: 'Tokens', labels: true, when: (options) => options['tokens'] === 'words' },
+        { array: 'input', title: 'Tokens: the rows', labels: true, ink: true, when: (options) => options['tokens'] !== 'words' },
         { array: 'query', title: 'Queries', sign: '→' },
         { array: 'key', title: 'Keys', sign: '·' },
         { array: 'value', title: 'Values', sign: '·' },
