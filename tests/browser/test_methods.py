@@ -53,7 +53,14 @@ def test_ingredients_run_stop_and_run_again(open_page, server):
     page.click("button:has-text('weight_decay')")
     text = page.inner_text(".inspector")
     assert "after Holm" in text
+    assert page.locator(".bars .interval").count() == page.locator(".bars .bar").count()
     assert "differences" in text
+
+
+def test_a_temperature_at_the_edge_of_what_is_tried_says_so(open_page, server):
+    page = opened(open_page(), server, "?net=best")
+    assert "No temperature fits" in page.inner_text("[role=note]")
+    assert "0.02 to 50" in page.inner_text("[role=note]")
 
 
 def test_a_network_that_does_not_exist_says_so(open_page, server):

@@ -180,9 +180,10 @@ def calibration(
         ),
         summary=f"ECE {number(ece)} over {len(names)} of {bins} bins that hold one of {len(said)} images ({data.name}), {number(null.mean())} would be "
         f"chance; MCE {number(mce)} (in a bin of {crowd} image{'s' if crowd > 1 else ''}). On average {lean}: confidence {100 * sure.mean():.1f} %, accuracy {100 * right.mean():.1f} %. "
-        f"Temperature {number(temperature)}: ECE {number(ece_before)} to {number(ece_after)} on the other half. Confidence is the "
+        + (f"No temperature fits: the best of those tried, {COLDEST:g} to {HOTTEST:g}, is the edge. " if edge else "")
+        + f"Temperature {number(temperature)}: ECE {number(ece_before)} to {number(ece_after)} on the other half. Confidence is the "
         f"{'largest softmax probability' if softmax else 'brightest sigmoid output, which is not normalised'}.",
-        provenance={"confidence": kind, "formula": "ECE = sum over bins of count/n × |accuracy − mean confidence| (Guo et al. 2017)"},
+        provenance={"confidence": kind, "edge": edge, "tried": [COLDEST, HOTTEST], "formula": "ECE = sum over bins of count/n × |accuracy − mean confidence| (Guo et al. 2017)"},
     )  # fmt: skip
 
 

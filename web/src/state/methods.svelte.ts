@@ -1,5 +1,5 @@
 // Methods: is the network as sure as it is right, would more data help, and which ingredient of training does.
-import { binary, Failure, json, list, look, type Catalogue, type Finding, type Images } from '../api';
+import { binary, Failure, json, list, look, type Catalogue, type Finding, type Images, type NetworkAbout } from '../api';
 
 export interface MethodReport {
   id: string;
@@ -81,6 +81,7 @@ export class Methods {
   limit = $state(0);
 
   catalogue = $state.raw<Catalogue | null>(null);
+  runs = $state.raw<{ id: string; last: unknown; architecture: { sizes: number[] } }[]>([]);
   calibration = $state.raw<Finding | null>(null);
   images = $state.raw<Images | null>(null);
   failure = $state.raw<Failure | null>(null);
@@ -104,6 +105,7 @@ export class Methods {
     this.epochs = whole('epochs', 20, 1, 500);
     this.updates = whole('updates', 800, 10, 20000);
     this.limit = whole('limit', 0, 0, 100000);
+    json<typeof this.runs>('/api/runs').then((found) => (this.runs = found), (error) => (this.failure = error));
     json<Catalogue>('/api/catalogue').then((found) => (this.catalogue = found), (error) => (this.failure = error));
     this.open(this.panel);
     if (query.has('row')) this.picked = whole('row', 0, 0, 200);
@@ -132,7 +134,7 @@ export class Methods {
   }
   choose(address: string) {
     this.address = address;
-    [this.calibration, this.picked] = [null, null];
+    [this.calibration, this.images, this.picked] = [null, null, null];
     for (const one of [this.scaling, this.ablation]) {
       if (one.running) void one.stop();
       one.close();
@@ -147,14 +149,21 @@ export class Methods {
     else {
       this.picked = null;
       const { seeds, seed, lr, epochs, updates, limit } = this;
-      const body = { kind: this.panel, network: { address: this.address }, seeds, seed, lr };
-      void this[this.panel].begin(this.panel === 'scaling' ? { ...body, updates } : { ...body, epochs, limit });
+      const panel = this.panel, address = this.address;
+      const body = { kind: panel, network: { address }, seeds, seed, lr };
+      this.dataOf(address).then(
+        (data) => {
+          const more = { ...body, data: { ...data, part: 'train' } };
+          if (address === this.address) void this[panel].begin(panel === 'scaling' ? { ...more, updates } : { ...more, epochs, limit });
+        },
+        (error) => (this.failure = error),
+      );
     }
   }
   private async calibrate() {
     const asked = ++this.asked;
-    const data = { name: 'digits', part: 'test' };
     try {
+      const data = { ...(await this.dataOf(this.address)), part: 'test' };
       const [found, images] = await Promise.all([
         look('calibration', { network: { address: this.address }, data, options: { bins: this.bins } }),
         this.images ?? binary<Images>('/api/data', data),
@@ -163,6 +172,10 @@ export class Methods {
     } catch (error) {
       if (asked === this.asked) this.failure = error as Failure;
     }
+  }
+  /** What the network was made for: its data, split as they were; a sealed part stays sealed. */
+  private async dataOf(address: string) {
+    return (await json<NetworkAbout>('/api/network', { address })).data ?? { name: 'digits' };
   }
   /** The images of a bin, the surest mistakes first. */
   inBin(row: number): number[] {
