@@ -11,6 +11,7 @@ import numpy as np
 from ..codes import codes_by_layer, dissimilarity, of_classes, probe, rank_correlation
 from ..datasets import load
 from ..networks.torch_module import network_of
+from ..progress import over
 from ..training import train
 from ..types import Dataset, Network
 
@@ -74,7 +75,7 @@ def measured(seed: int, starts: int) -> Mapping[str, np.ndarray]:
     known, asked = np.array_split(generator.permutation(len(test)), 2)
     wanted = of_classes(test.labels[few])
     found: dict[str, list[list[float]]] = {}
-    for run in range(starts):
+    for run in over(range(starts), "start"):
         for kind, network in (("trained", trained(seed + run)), ("untrained", untrained(seed + run))):
             rows = [test.images.reshape(len(test), -1), *codes(network, test.images).values()]
             pairs = [dissimilarity(one[few]) for one in rows]

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 
 from ..codes import probe
+from ..progress import over
 from ..types import Check, Dataset, Finding, Network, Verdict
 from ..views import Lines, Table
 from ._digit_cnn import codes, parts, taught, untrained
@@ -26,11 +27,11 @@ def adapts_to_tasks(*, seed: int = 0) -> Verdict:
     train_part, test = parts()
     new, asked = train_part.only(NEW), test.only(NEW)
     right = np.zeros((len(NAMES), STARTS, len(EACH)))
-    for run in range(STARTS):
+    for run in over(range(STARTS), "start"):
         generator = np.random.default_rng([seed, run])
         order = [generator.permutation(np.flatnonzero(new.labels == label)) for label in range(len(NEW))]
         knows, blank = _knows_old(seed + run), untrained(seed + run)
-        for column, each in enumerate(EACH):
+        for column, each in over(list(enumerate(EACH)), "size"):
             few = new.take(np.concatenate([one[:each] for one in order]))
             scratch = taught(few, seed + run, max(1, round(UPDATES * 32 / max(len(few), 32))))
             said = (

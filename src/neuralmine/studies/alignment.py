@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from scipy.stats import rankdata
 
 from ..networks import load
+from ..progress import over
 from ..sentences import stream
 from ..types import Check, Finding, Network, Verdict
 from ..views import Lines
@@ -45,8 +48,10 @@ def alignment(*, seed: int = 0) -> Verdict:
     halves = order[: len(NOUNS) // 2], order[len(NOUNS) // 2 :]
     sentences = [_sentences(half, generator) for half in halves]
     network, blank = load("minilm"), load("minilm", trained=False, seed=seed)
-    train, test = (_pairs(network, made) for made in sentences)
-    blank_train, blank_test = (_pairs(blank, made) for made in sentences)
+    train, test, blank_train, blank_test = [
+        _pairs(one, made)
+        for one, made in over(list(product((network, blank), sentences)), "set of sentences", until=0.9)
+    ]
     doer = test["doer"]
     area = np.array([_area(cosine, doer) for cosine in test["cosine"]])
     area_blank = np.array([_area(cosine, doer) for cosine in blank_test["cosine"]])
@@ -75,8 +80,8 @@ def alignment(*, seed: int = 0) -> Verdict:
         "Notice the alignment forming between “Cat” and “Chases”? Subject-verb relationships emerging from numerical patterns.",
         "Mining for Meaning (2025)",
         "The doer's vector grows nearer to the verb's than the other noun's, beyond chance and an untrained network, and a probe can read it.",
-        f"cosine: {100 * area[top]:.0f} % at layer {top} ({100 * area[0]:.0f} % at layer 0); probe {100 * probe[best]:.0f} % at layer {best} ({len(sentences[1])} sentences, unseen nouns)",
-        f"cosine {100 * area_null:.0f} % by chance, {100 * area_blank.max():.0f} % untrained; probe {100 * probe_null:.0f} % by chance, {100 * probe_blank.max():.0f} % untrained",
+        f"the doer is nearer (cosine) in {100 * area[top]:.0f} % of pairs at layer {top}, {100 * area[0]:.0f} % at layer 0; a probe is right in {100 * probe[best]:.0f} % at layer {best} ({len(sentences[1])} sentences, unseen nouns)",
+        f"nearer in {100 * area_null:.0f} % by chance, {100 * area_blank.max():.0f} % untrained; probe {100 * probe_null:.0f} % by chance, {100 * probe_blank.max():.0f} % untrained",
         "holds" if aligned and read else "partly" if aligned or read else "not here",
         finding,
     )
@@ -95,7 +100,7 @@ def _sentences(nouns: list[str], generator: np.random.Generator) -> list[tuple[s
 def _pairs(network: Network, sentences: list[tuple[str, tuple[str, str], str, int]]) -> dict[str, np.ndarray]:
     """For each noun of each sentence: does it act, its cosine with the verb, and the product of the two vectors."""
     products, cosines, doer = [], [], []
-    for text, nouns, verb, acting in sentences:
+    for text, nouns, verb, acting in over(sentences, "sentence"):
         seen = stream(network, text)
         words = [token.text for token in seen.tokens]
         states = seen.states.astype(np.float64)

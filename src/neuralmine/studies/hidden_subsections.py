@@ -5,6 +5,7 @@ from scipy.stats import binom
 
 from ..datasets import load
 from ..networks.catalogue import load_preset
+from ..progress import over
 from ..tracing import trace
 from ..training import train
 from ..types import Check, Finding, Network, Verdict
@@ -29,7 +30,7 @@ def hidden_subsections(*, seed: int = 0) -> Verdict:
     generator = np.random.default_rng(seed)
     bank = np.concatenate(list(strokes().values()))
     weights, drops, blanks, accuracy = [], [], [], []
-    for run in range(STARTS):
+    for run in over(range(STARTS), "start"):
         network = load_preset("64-16-10", trained=False, seed=seed + run)
         blanks.append(_pictures(network))
         for step in train(network, train_part, test=test, seed=seed + run, **TRAINING):
@@ -78,7 +79,7 @@ def judged(
     return Verdict(
         "the neurons in the hidden layer naturally learn to identify subsections of numbers! These small subsections can be things like lines, curves, and dashes … Often, the subsections … look nothing like part of a number to the human eye",
         "Behind the Eyeballs of AI (2020)",
-        "Most hidden neurons match a line, an arc or a dash better than themselves with shuffled phases; and at least half look so much like none that less than half of them is explained, and yet matter.",
+        "Most hidden neurons match a line, an arc or a dash better than themselves with shuffled phases; and no such stroke explains half of what at least every second neuron looks for, though the net needs it.",
         f"strokes: {int(above.sum())} of {count} neurons above their null, mean match {best.mean():.3f}; unlike any stroke: {100 * unlike.mean():.0f} %, "
         f"each worth {100 * (matter.mean() if len(matter) else 0):.1f} points of accuracy (test {100 * accuracy:.1f} %)",
         f"{0.05 * count:.1f} neurons expected, mean match {null.mean():.3f} with shuffled phases, {untrained.mean():.3f} untrained",

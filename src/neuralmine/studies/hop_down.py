@@ -8,6 +8,7 @@ from ..datasets import load
 from ..losses import mean_loss
 from ..networks.catalogue import load_preset
 from ..optimizers import OneWeightAtATime
+from ..progress import over
 from ..types import Check, Finding, Verdict
 from ..views import Lines, Table
 
@@ -28,7 +29,7 @@ def hop_down(*, seed: int = 0) -> Verdict:
     data = load("digits").take(np.random.default_rng(seed).permutation(1797)[:PICTURES])
     labels = torch.as_tensor(data.labels)
     rows, curves, highest = [], {}, 0.0
-    for run, (rate, start) in enumerate(product(RATES, range(STARTS))):
+    for run, (rate, start) in over(list(enumerate(product(RATES, range(STARTS)))), "run"):
         network = load_preset("64-10", trained=False, seed=seed + start)
         inputs, module = network.encode(data.images), network.module
         optimizer = OneWeightAtATime(module, inputs, labels, rate=rate)
@@ -38,7 +39,7 @@ def hop_down(*, seed: int = 0) -> Verdict:
                 return float(mean_loss("squared", module(inputs), labels))  # noqa: B023 (called in this loop alone)
 
         before = exact()
-        for _ in range(optimizer.count):
+        for _ in over(range(optimizer.count), "weight"):
             hop = optimizer.step()
             after = exact()
             moved = hop.new_weight - hop.old_weight

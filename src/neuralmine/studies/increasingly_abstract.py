@@ -52,7 +52,7 @@ def judged(seen: Mapping[str, np.ndarray]) -> Verdict:
         "progressive refinement of information—transforming low-level input features into increasingly abstract representations as data flows through",
         "Mining for Meaning (2025)",
         "Layer after layer, pictures of one class grow more alike than others; each step goes up, and untrained nets do not do it.",
-        f"{path} from the pixels to the logits (± {trained.std(0, ddof=1)[best]:.3f} at {ROWS[best]}, n = {len(trained)} nets)"
+        f"rank correlation with the classes {path}, pixels to logits (± {trained.std(0, ddof=1)[best]:.3f} at {ROWS[best]}, n = {len(trained)} nets)"
         + (f"; it falls back at the {' and '.join(falls)}" if falls else ""),
         f"untrained: {' → '.join(f'{value:.3f}' for value in null)}",
         "holds" if rises and always else "partly" if rises else "not here",

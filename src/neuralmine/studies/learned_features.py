@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..codes import probe
+from ..progress import over
 from ..types import Check, Finding, Verdict
 from ..views import Lines, Table
 from ._digit_cnn import codes, parts, taught, untrained
@@ -23,7 +24,7 @@ def learned_features(*, seed: int = 0) -> Verdict:
     """
     train_part, test = parts()
     right = np.zeros((len(NAMES), STARTS, len(SIZES)))
-    for run in range(STARTS):
+    for run in over(range(STARTS), "start"):
         order = np.random.default_rng([seed, run]).permutation(len(train_part))
         for column, size in enumerate(SIZES):
             few = train_part.take(order[:size])

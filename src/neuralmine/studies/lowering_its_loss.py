@@ -8,6 +8,7 @@ from ..architectures import build
 from ..datasets import load
 from ..networks.catalogue import load_preset
 from ..networks.torch_module import network_of
+from ..progress import over
 from ..training import train
 from ..types import Check, Dataset, Finding, Verdict
 from ..views import Lines, Table
@@ -26,7 +27,7 @@ def lowering_its_loss(*, seed: int = 0) -> Verdict:
     data = load("digits").take(np.random.default_rng(seed).permutation(1797)[:600])
     limit = 2 / curvature(data)
     losses = np.full((len(SHARES), STARTS, STEPS + 1), np.nan)
-    for row, share in enumerate(SHARES):
+    for row, share in over(list(enumerate(SHARES)), "learning rate"):
         for run in range(STARTS):
             module = build({"sizes": [64, 10], "output": "linear", "seed": seed + run})
             network = network_of(module, shape=(8, 8), loss="squared")
@@ -71,7 +72,7 @@ def judged(seen: Mapping[str, np.ndarray]) -> Verdict:
         "On a convex loss each step lowers it when the learning rate is below 2/L (L: the largest curvature), and a larger one makes it grow; the essay's net ends lower than it began.",
         f"below 2/L = {limit:.4f}: {'no step rose' if monotone else 'some steps rose'} in {int(under.sum()) * losses.shape[1]} runs; 64-16-10: the loss fell in {100 * falls:.0f} % of epochs, "
         f"from {real[:, 0].mean():.2f} to {real[:, -1].mean():.3f} (n = {len(real)})",
-        f"at {above:g} × 2/L the loss grows {ends[~under][0].min():.3g}-fold or more: the direction alone is not enough",
+        f"at {above:g} × 2/L the loss grows {ends[~under][0].min():,.0f}-fold or more: the direction alone is not enough",
         "holds" if monotone and grows and learns else "partly" if learns else "not here",
         finding,
     )

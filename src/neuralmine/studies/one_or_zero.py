@@ -5,6 +5,7 @@ import numpy as np
 from ..lens import look
 from ..networks.catalogue import data_of, load_preset
 from ..networks.edited import edited
+from ..progress import over
 from ..types import Check, Finding, Network, Verdict
 from ..views import Table
 
@@ -18,7 +19,7 @@ def one_or_zero(*, seed: int = 0) -> Verdict:
     """
     data = data_of("64-1")
     rows = []
-    for name, pattern in patterns().items():
+    for name, pattern in over(patterns().items(), "pattern"):
         one = look("threshold", _with(load_preset("64-1"), [pattern]), data, seed=seed)
         two = look("confusion", _with(load_preset("64-2"), [-pattern, pattern]), data, seed=seed)
         fitted = one.numbers["fitted"][:, 1]

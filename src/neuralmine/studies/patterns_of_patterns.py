@@ -7,6 +7,7 @@ import numpy as np
 from ..datasets import load
 from ..lenses.threshold import auc
 from ..networks.catalogue import load_preset
+from ..progress import over
 from ..tracing import trace
 from ..training import train
 from ..types import Check, Finding, Network, Verdict
@@ -28,7 +29,7 @@ def patterns_of_patterns(*, seed: int = 0) -> Verdict:
     train_part, test = load("digits").split(0.25, 0)
     seen: dict[str, list[np.ndarray]] = {}
     accuracy = np.zeros((2, STARTS))
-    for run in range(STARTS):
+    for run in over(range(STARTS), "start"):
         deep, flat = (load_preset(name, trained=False, seed=seed + run) for name in ("64-16-16-10", "64-16-10"))
         for name, value in _measured(deep, test.images, test.labels).items():
             seen.setdefault(f"{name}_untrained", []).append(value)

@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 
 from ..networks import load
+from ..progress import over
 from ..sentences import stream
 from ..types import Check, Finding, Network, Verdict
 from ..views import Lines
@@ -41,11 +42,12 @@ def predator_prey(*, seed: int = 0) -> Verdict:
     from sklearn.linear_model import RidgeClassifier
 
     network, blank = load("minilm"), load("minilm", trained=False, seed=seed)
-    pairs, chases, trained = _differences(network)
-    untrained = _differences(blank)[2]
+    (pairs, chases, trained), (_, _, untrained) = [
+        _differences(one) for one in over((network, blank), "network", until=0.9)
+    ]
     generator = np.random.default_rng(seed)
     scores = {"trained": [], "untrained": [], "labels shuffled": []}
-    for _ in range(SPLITS):
+    for _ in over(range(SPLITS), "split"):
         known = np.zeros(len(ANIMALS), bool)
         known[generator.permutation(len(ANIMALS))[: len(ANIMALS) // 2]] = True
         train, test = known[pairs].all(1), ~known[pairs].any(1)
@@ -94,7 +96,7 @@ def predator_prey(*, seed: int = 0) -> Verdict:
 def _differences(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs (n × 2), whether the first chases (n), and the difference of their vectors (layers × n × d)."""
     pairs, chases, values = [], [], []
-    for a, b in combinations(range(len(ANIMALS)), 2):
+    for a, b in over(list(combinations(range(len(ANIMALS)), 2)), "pair of animals"):
         for first in (True, False):
             chaser, chased = (a, b) if first else (b, a)
             for text in (

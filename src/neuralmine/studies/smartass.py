@@ -4,6 +4,7 @@ import numpy as np
 
 from ..datasets import load
 from ..networks.catalogue import load_preset
+from ..progress import over
 from ..tracing import trace
 from ..training import train
 from ..types import Check, Finding, Network, Verdict
@@ -23,7 +24,7 @@ def smartass(*, seed: int = 0) -> Verdict:
     ones = generator.choice(np.flatnonzero(data.labels == 1), RUNS, replace=False)
     shares, before, losses = [], [], []
     called = np.zeros(10)
-    for run, index in enumerate(ones):
+    for run, index in over(list(enumerate(ones)), "run"):
         network = load_preset("64-10", trained=False, seed=seed + run)
         before.append(float((_said(network, data.images) == 1).mean()))
         for step in train(network, data.take([index]), optimizer="gradient_descent", lr=2.0, epochs=300, seed=seed):

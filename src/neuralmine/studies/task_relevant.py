@@ -58,7 +58,7 @@ def judged(seen: Mapping[str, np.ndarray]) -> Verdict:
         "each layer transforms the representation from the previous layer, creating increasingly abstract and task-relevant features",
         "Mining for Meaning (2025)",
         "Layer by layer the pixels are given up and the class grows easier to read, until the class counts more than the pixels; untrained nets do not do it.",
-        f"pixels {' → '.join(f'{v:.3f}' for v in pixels)}, {'crossing the classes at ' + crossing if crossing else 'always above the classes'}; probe {100 * reads[0]:.1f} % on pixels, "
+        f"rank correlation with the pixels {' → '.join(f'{v:.3f}' for v in pixels)}, {'crossing the classes at ' + crossing if crossing else 'always above the classes'}; probe {100 * reads[0]:.1f} % on pixels, "
         f"{100 * reads[best]:.1f} % at {ROWS[best]}, {100 * reads[-1]:.1f} % at the end (n = {len(gain)})",
         f"untrained: pixels {blank_pixels[1]:.3f} → {blank_pixels[-1]:.3f}; probe {100 * blank_reads[best]:.1f} % at {ROWS[best]}, {100 * blank_reads[-1]:.1f} % at the end",
         "holds" if fading and relevant and learned and crossing else "partly" if relevant else "not here",

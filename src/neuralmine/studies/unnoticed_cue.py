@@ -6,6 +6,7 @@ from scipy.ndimage import zoom
 from ..architectures import build
 from ..datasets import load
 from ..networks.torch_module import network_of
+from ..progress import over
 from ..tracing import trace
 from ..training import train
 from ..types import Check, Dataset, Finding, Network, Verdict
@@ -27,7 +28,7 @@ def unnoticed_cue(*, seed: int = 0) -> Verdict:
     """
     digits = load("digits")
     right, seen = np.zeros((4, STARTS)), {}
-    for run in range(STARTS):
+    for run in over(range(STARTS), "start"):
         generator = np.random.default_rng([seed, run])
         cue = pattern(generator)
         order = generator.permutation(len(digits))[: TRAINING + TEST]

@@ -7,6 +7,7 @@ from ..datasets import load
 from ..lens import look
 from ..losses import chosen
 from ..networks.torch_module import network_of
+from ..progress import over
 from ..training import one_thread, train
 from ..types import Check, Dataset, Finding, Network, Verdict
 from ..views import Bars, Table
@@ -36,7 +37,7 @@ def xor(*, seed: int = 0) -> Verdict:
     part, held_out = data.split()
     accuracy, gap = np.zeros((len(NETS), SEEDS)), np.zeros((len(NETS), SEEDS))
     with one_thread():
-        for row, (_, activation, hidden) in enumerate(NETS):
+        for row, (_, activation, hidden) in over(list(enumerate(NETS)), "net"):
             for run in range(SEEDS):
                 network = _network(activation, hidden, data, seed + run)
                 before = look("linear_collapse", network, held_out).numbers["gap"]
