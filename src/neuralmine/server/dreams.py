@@ -67,8 +67,8 @@ class Job:
         """What the page needs to draw it; the pictures are fetched by themselves."""
         return {
             "id": self.name, "asked": self.asked.model_dump(), "status": self.status, "message": self.message,
-            "layers": self.layers, "done": self.done, "layer": self.layer, "share": self.share, "left": self.left,
-            "objective": self.objective[-200:], "version": self.version, "about": self.about,
+            "layers": self.layers, "done": list(self.done), "layer": self.layer, "share": self.share, "left": self.left,
+            "objective": self.objective[-200:], "version": self.version, "about": dict(self.about),
             "settings": asdict(self.settings or _settings(self.asked)),
         }  # fmt: skip
 
@@ -161,8 +161,9 @@ def updates(job: Job) -> Iterator[dict[str, Any]]:
         with job.changed:
             job.changed.wait_for(lambda seen=seen: job.version != seen, timeout=15)
             seen = job.version
-        yield job.report()
-        if job.status in ("done", "failed", "stopped"):
+            report = job.report()
+        yield report
+        if report["status"] in ("done", "failed", "stopped"):  # of what was sent: it may have ended meanwhile
             return
 
 
