@@ -173,12 +173,21 @@ export class Toys {
     });
   }
 
-  async tell(order: Record<string, unknown>) {
-    if (!this.now) return;
-    const id = this.now.id;
+  // Orders go one after another: an undo right behind a drag takes back that drag, not the one before it.
+  private line: Promise<unknown> = Promise.resolve();
+  private inLine<T>(send: () => Promise<T>): Promise<T> {
+    const sent = this.line.then(send);
+    this.line = sent.catch(() => undefined);
+    return sent;
+  }
+  async tell(order: Record<string, unknown>, possible = () => true) {
     try {
-      const report = await json<ToyReport>(`/api/toys/${id}/control`, order);
-      if (this.now?.id === id) this.seen(report);
+      await this.inLine(async () => {
+        const id = this.now?.id;
+        if (!id || !possible()) return;
+        const report = await json<ToyReport>(`/api/toys/${id}/control`, order);
+        if (this.now?.id === id) this.seen(report);
+      });
     } catch (error) {
       this.failure = error as Failure;
     }
@@ -231,12 +240,12 @@ export class Toys {
     const order = { do: 'set', weight: { parameter, index, value }, first };
     // The first of a movement must not be skipped: undo goes back to it.
     if (first) void this.tell(order);
-    else this.setting(() => json<ToyReport>(`/api/toys/${id}/control`, order));
+    else this.setting(() => this.inLine(() => json<ToyReport>(`/api/toys/${id}/control`, order)));
   }
   undo() {
-    if (this.now?.undo) void this.tell({ do: 'undo' });
+    void this.tell({ do: 'undo' }, () => Boolean(this.now?.undo));
   }
   redo() {
-    if (this.now?.redo) void this.tell({ do: 'redo' });
+    void this.tell({ do: 'redo' }, () => Boolean(this.now?.redo));
   }
 }
