@@ -97,6 +97,24 @@ def open_page(chromium):
     assert complaints == []
 
 
+def soon(read, wanted) -> None:
+    """What `read` reads off the page becomes `wanted`, however slow the machine is."""
+    _settle(read, lambda value: value == wanted)
+    assert read() == wanted
+
+
+def soon_not(read, before) -> None:
+    """What `read` reads off the page becomes something else than `before`."""
+    _settle(read, lambda value: value != before)
+    assert read() != before
+
+
+def _settle(read, good, seconds=20.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not good(read()):
+        time.sleep(0.05)
+
+
 def violations(page) -> list[str]:
     """What axe-core finds wrong with the page as it is."""
     page.add_script_tag(path=str(AXE))

@@ -3,14 +3,14 @@
 import json
 import re
 import urllib.request
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 
 import neuralmine as nm
 
-from .conftest import Server, violations
+from .conftest import Server, soon, soon_not, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser workshop")]
 
@@ -26,8 +26,17 @@ def figures(page, selector=".outputs .bar .number"):
 
 
 def query_of(page):
-    page.wait_for_timeout(350)
-    return {key: value[0] for key, value in parse_qs(urlparse(page.url).query).items()}
+    return {key: value[0] for key, value in parse_qs(page.evaluate("location.search.slice(1)")).items()}
+
+
+def run_of(page):
+    """The run that the page has begun, once its address says so."""
+    page.wait_for_url("**net=run*")
+    return query_of(page)["net"].removeprefix("run:")
+
+
+def pixels_of(page):
+    return [int(c, 17) / 16 for c in query_of(page).get("px", "")]
 
 
 def begin_run(page, **fields):
@@ -42,19 +51,11 @@ def recorded(page):
     return int(re.search(r"update ([\d,]+)", page.inner_text(".scrubber output")).group(1).replace(",", ""))
 
 
-def wait_for_step(page, wanted):
-    for _ in range(100):
-        if recorded(page) == wanted:
-            return
-        page.wait_for_timeout(200)
-    assert recorded(page) == wanted
-
-
 def test_what_is_shown_is_what_the_lens_measures(open_page, server):
     page = ready(open_page(), server, "?net=64-16-10&img=12")
     test = nm.datasets.load("digits").split()[1]
     wanted = nm.look("activations", nm.load("64-16-10"), test.images[12])
-    assert figures(page) == pytest.approx(wanted.numbers["scores"], rel=6e-3)
+    soon(lambda: figures(page), pytest.approx(wanted.numbers["scores"], rel=6e-3))
     shown = [float(t) for t in page.locator(".tile .number").all_inner_texts()]
     assert shown == pytest.approx(wanted.numbers["hidden1"], rel=6e-2, abs=1e-9)
 
@@ -73,14 +74,16 @@ def test_drawing_by_mouse_and_by_key_changes_the_answer(open_page, server):
     surface.focus()
     for key in ("ArrowRight", "Enter"):
         page.keyboard.press(key)
-    page.wait_for_timeout(500)
-    pixels = [int(c, 17) / 16 for c in query_of(page)["px"]]
-    assert sum(pixels) >= 8
-    wanted = nm.look("activations", nm.load("64-16-10"), np.array(pixels)).numbers["scores"]
-    assert figures(page) == pytest.approx(wanted, rel=6e-3)
+    soon(lambda: sum(pixels_of(page)) >= 8, True)
+
+    def measured():
+        return nm.look("activations", nm.load("64-16-10"), np.array(pixels_of(page))).numbers["scores"]
+
+    soon(lambda: figures(page) == pytest.approx(measured(), rel=6e-3), True)
     assert figures(page) != before
+    drawn = pixels_of(page)
     page.keyboard.press("Control+z")
-    assert query_of(page)["px"] != "".join(np.base_repr(round(16 * p), 17).lower() for p in pixels)
+    soon_not(lambda: pixels_of(page), drawn)
 
 
 def test_a_neuron_opens_down_to_the_pixels_and_its_terms_add_up(open_page, server):
@@ -106,32 +109,29 @@ def test_training_live_from_random_weights_rewinding_and_going_on(open_page, ser
     page.wait_for_function("document.querySelector('.scrubber output').textContent.includes('loss')")
     page.click(".scrubber >> text=Play")
     page.wait_for_selector("text=All epochs are done.", timeout=60_000)
-    accuracy = float(page.inner_text(".figures div:nth-child(2) dd").split()[0])
-    assert accuracy > 85
+    page.wait_for_function("parseFloat(document.querySelector('.figures div:nth-child(2) dd').innerText) > 85")
     end = recorded(page)
     for _ in range(5):
         page.keyboard.press("[")
-    page.wait_for_timeout(400)
+    soon_not(lambda: recorded(page), end)
     earlier = recorded(page)
     assert earlier < end
-    shown = figures(page)
-    run = query_of(page)["net"][4:]
+    run = run_of(page)
     from neuralmine.stores import runs
 
     path = server.home / "runs" / run
     image = nm.datasets.load("digits").split()[1].images[0]
     wanted = nm.look("activations", runs.load_network(path, earlier), image).numbers["scores"]
-    assert shown == pytest.approx(wanted, rel=6e-3)
+    soon(lambda: figures(page), pytest.approx(wanted, rel=6e-3))
     page.click(".scrubber >> text=One step")
-    wait_for_step(page, earlier + 1)
+    soon(lambda: recorded(page), earlier + 1)
     page.select_option("label:has-text('Optimizer') select", "one_weight_at_a_time")
-    page.wait_for_timeout(300)
     page.click(".scrubber >> text=One step")
     page.wait_for_selector(".hop")
     assert "weight" in page.inner_text(".hop h3")
     page.keyboard.press("b")
     page.wait_for_selector("text=Before training")
-    assert query_of(page)["before"] == "1"
+    page.wait_for_url("**before=1*")
 
 
 def test_the_url_brings_back_the_whole_state(open_page, server):
@@ -140,21 +140,18 @@ def test_the_url_brings_back_the_whole_state(open_page, server):
     page.click("text=Switch this neuron off")
     page.wait_for_selector("text=without your changes")
     page.click(".stops >> text=Loss")
-    url, says, accuracy = (
-        (query_of(page), page.url)[1],
-        page.inner_text(".says"),
-        page.inner_text(".page > p.row button"),
-    )
-    other = open_page()
-    other.goto(url)
-    other.wait_for_selector("text=Switch it on again")
-    other.wait_for_selector("text=without your changes")
-    assert other.inner_text(".says") == says
-    assert other.inner_text(".page > p.row button") == accuracy
-    assert other.locator("[role=tab][aria-selected=true]").inner_text() == "Whose fault?"
     off = nm.edited(nm.load("64-16-10"), off={"hidden1": [4]})
     measured = float(nm.look("confusion", off, nm.datasets.load("digits").split()[1]).numbers["accuracy"])
-    assert f"{100 * measured:.1f} %" in accuracy
+    page.wait_for_selector(f".page > p.row button:has-text('{100 * measured:.1f} %')")
+    page.wait_for_url("**off=hidden1*")
+    says, accuracy = page.inner_text(".says"), page.inner_text(".page > p.row button")
+    other = open_page()
+    other.goto(page.url)
+    other.wait_for_selector("text=Switch it on again")
+    other.wait_for_selector("text=without your changes")
+    soon(lambda: other.inner_text(".says"), says)
+    soon(lambda: other.inner_text(".page > p.row button"), accuracy)
+    assert other.locator("[role=tab][aria-selected=true]").inner_text() == "Whose fault?"
 
 
 def test_whose_fault_has_five_stops_with_the_lenss_numbers(open_page, server):
@@ -162,29 +159,30 @@ def test_whose_fault_has_five_stops_with_the_lenss_numbers(open_page, server):
     test = nm.datasets.load("digits").split()[1]
     wanted = nm.look("backprop", nm.load("64-16-10"), test.images[3], target=test.classes[test.labels[3]], lr=0.5)
     page.click(".stops >> text=Loss")
-    loss = float(page.inner_text(".fault strong.number"))
-    assert loss == pytest.approx(float(wanted.numbers["loss"]), rel=1e-3)
+    soon(lambda: float(page.inner_text(".fault strong.number")), pytest.approx(float(wanted.numbers["loss"]), rel=1e-3))
     page.click(".stops >> text=Output error")
-    deltas = [float(t.replace("−", "-")) for t in page.locator(".fault tbody td:nth-child(4)").all_inner_texts()]
-    assert deltas == pytest.approx(wanted.numbers["output.delta"], rel=1e-3, abs=1e-12)
+    soon(
+        lambda: figures(page, ".fault tbody td:nth-child(4)"),
+        pytest.approx(wanted.numbers["output.delta"], rel=1e-3, abs=1e-12),
+    )
     page.click(".stops >> text=Error sent back")
     page.wait_for_selector(".fault caption:has-text('hidden1')")
     page.click(".stops >> text=Update")
     page.wait_for_selector("text=Each weight’s share of the error")
-    assert page.locator(".fault .evidence.holds").count() == 2
+    soon(page.locator(".fault .evidence.holds").count, 2)
 
 
 def test_the_threshold_matters_and_two_outputs_say_the_same(open_page, server):
     page = ready(open_page(), server, "?net=64-1&tab=line")
     page.wait_for_selector("text=Open the essay’s 1-or-0 net", state="hidden")
-    page.wait_for_selector(".slider strong >> nth=1")
-    assert page.locator(".slider strong >> nth=1").inner_text() == "83.9 %"
+    share = page.locator(".slider strong >> nth=1")
+    soon(share.inner_text, "83.9 %")
     page.click("text=/Best here/")
-    page.wait_for_timeout(500)
-    assert float(page.locator(".slider strong >> nth=1").inner_text().split()[0]) > 84
+    soon(lambda: float(share.inner_text().split()[0]) > 84, True)
+    best = share.inner_text()
     page.click("text=Same with two outputs")
     page.wait_for_selector("text=Same with one output")
-    page.wait_for_function("document.querySelector('.slider strong:last-child, .slider strong')")
+    soon(share.inner_text, best)
 
 
 def test_errors_say_what_and_what_to_do(open_page, server, tmp_path):
@@ -203,8 +201,8 @@ def test_a_run_cut_off_by_a_kill_can_be_resumed_or_discarded(open_page, tmp_path
         page = ready(open_page(strict=False), own)
         begin_run(page, **{"Epochs": 4000})
         page.click(".scrubber >> text=Play")
-        page.wait_for_timeout(1500)
-        address = query_of(page)["net"]
+        page.wait_for_function("document.querySelectorAll('.curves').length")
+        address = "run:" + run_of(page)
         own.kill()
         page.keyboard.press("n")
         page.wait_for_selector("text=The server does not answer.")
@@ -213,7 +211,7 @@ def test_a_run_cut_off_by_a_kill_can_be_resumed_or_discarded(open_page, tmp_path
         page.wait_for_selector(".scrubber")
         before = recorded(page)
         page.click(".scrubber >> text=One step")
-        wait_for_step(page, before + 1)
+        soon(lambda: recorded(page), before + 1)
         page.on("dialog", lambda dialog: dialog.accept())
         page.click("summary:has-text('Your runs')")
         page.click("text=Discard")
@@ -236,9 +234,8 @@ def test_a_seal_is_opened_once_after_a_question(open_page, server):
     button.click()
     page.wait_for_selector("text=of 180 sealed images right")
     assert "cannot be undone" in asked[0]
-    assert button.count() == 0
-    name = query_of(page)["net"].removeprefix("run:")
-    with urllib.request.urlopen(server.url(f"/api/runs/{name}")) as answer:
+    soon(button.count, 0)
+    with urllib.request.urlopen(server.url(f"/api/runs/{run_of(page)}")) as answer:
         seal = json.load(answer)["seal"]
     assert f"{100 * seal['accuracy']:.1f}" in page.inner_text(".figures")
     assert violations(page) == []
@@ -261,6 +258,7 @@ def test_themes_and_keys(open_page, server):
     page = ready(open_page(), server)
     page.click("text=Blue/orange")
     page.select_option("select:has(option[value=dark])", "dark")
+    page.wait_for_selector("[data-signed=blue-orange][data-theme=dark]")
     page.reload()
     page.wait_for_selector(".says")
     assert page.evaluate("document.documentElement.dataset.signed") == "blue-orange"
