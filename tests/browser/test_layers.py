@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .conftest import violations
+from .conftest import soon, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser layers")]
 PIECES = ["dense", "convolution", "pooling", "normalisation", "residual", "inception", "recurrent", "attention"]
@@ -45,7 +45,7 @@ def terms(page):
 @pytest.mark.parametrize("piece", PIECES)
 def test_every_piece_opens_and_steps_to_its_end(open_page, server, piece):
     page = opened(open_page(), server, f"?piece={piece}&o.tokens=rows" if piece == "attention" else f"?piece={piece}")
-    assert page.locator(".checks .holds").count() == 2  # forward and backward equal torch
+    soon(page.locator(".checks .holds").count, 2)  # forward and backward equal torch
     slider = page.get_by_role("slider", name="Sub-step")
     last = int(slider.get_attribute("max"))
     assert last > 8
@@ -74,17 +74,17 @@ def test_an_output_s_terms_add_up_to_it_and_open_down_to_a_pixel(open_page, serv
 
 def test_each_head_is_shown_and_its_score_reads_as_products(open_page, server):
     page = opened(open_page(), server, "?piece=attention&o.tokens=rows&o.heads=four")
-    assert page.locator("figcaption:has-text('Attention of head')").count() == 4
+    soon(page.locator("figcaption:has-text('Attention of head')").count, 4)
     page.get_by_label("head shown").select_option("2")
     page.wait_for_selector("h3:has-text('softmax over the keys: head 2')")
-    names = page.locator("figure:has(figcaption:text-is('Attention of head 0')) .columns span").all_inner_texts()
-    assert names == [f"row {t}" for t in range(8)]
+    names = page.locator("figure:has(figcaption:text-is('Attention of head 0')) .columns span")
+    soon(names.all_inner_texts, [f"row {t}" for t in range(8)])
     click_cell(page, "Scores: sums ÷ √d", 2, 3)
     page.wait_for_selector(".inspector h2:has-text('head 2')")
     found, value = terms(page)
     assert len(found) == 3
     assert sum(found) == pytest.approx(value, abs=1e-12)
-    assert page.inner_text(".equation").count("×") == 6  # 1/√3 × query × key, three times
+    soon(lambda: page.inner_text(".equation").count("×"), 6)  # 1/√3 × query × key, three times
     page.locator(".inspector .terms .name").first.click()  # the product itself
     page.wait_for_selector(".inspector h2:has-text('This query × this key')")
 
@@ -101,11 +101,13 @@ def test_a_changed_pixel_is_worked_through_and_can_be_taken_back(open_page, serv
     field.fill("0.9")
     field.press("Enter")
     page.wait_for_selector("text=1 number changed by you")
-    assert "within" in page.inner_text(".inspector").lower()  # the central difference agrees with the slope
+    soon(
+        lambda: "within" in page.inner_text(".inspector").lower(), True
+    )  # the central difference agrees with the slope
     click_cell(page, "Output", 0, 0)
     page.wait_for_selector(".inspector h2:has-text('row 0, column 0')")
-    assert terms(page)[1] == pytest.approx(before + 2 * (0.9 - was), abs=1e-6)
-    page.wait_for_timeout(400)
+    soon(lambda: terms(page)[1], pytest.approx(before + 2 * (0.9 - was), abs=1e-6))
+    page.wait_for_url("**edits=*")
     again = opened(open_page(), server, "?" + page.url.split("?")[1])  # the link opens exactly this
     again.wait_for_selector("text=1 number changed by you")
     again.click("text=As it was")
@@ -136,15 +138,14 @@ def test_a_stroke_is_painted_erased_undone_and_redone(open_page, server):
     page.keyboard.press("Escape")
     stroke(7, 0, 3)
     page.wait_for_selector("text=4 numbers changed by you")
-    assert output() == 1  # the largest of its window is ink now
+    soon(output, 1)  # the largest of its window is ink now
     page.keyboard.press("Escape")
     page.keyboard.down("Shift")
     stroke(7, 0, 1)
     page.keyboard.up("Shift")
-    page.wait_for_timeout(200)
     click_cell(page, "Input", 7, 1)
     page.wait_for_selector(".inspector h2:has-text('row 7, column 1')")
-    assert number(page.get_by_label("change it").input_value()) == 0
+    soon(lambda: number(page.get_by_label("change it").input_value()), 0)
     grid.focus()
     click_cell(page, "Input", 6, 0)
     page.keyboard.press("9")  # by keyboard: the walked pixel is ink
@@ -156,7 +157,7 @@ def test_a_stroke_is_painted_erased_undone_and_redone(open_page, server):
     for _ in range(3):
         page.keyboard.press("Control+z")
     page.wait_for_selector("text=changed by you", state="detached")
-    assert output() == before
+    soon(output, before)
 
 
 def test_the_examples_parts_add_up_to_the_loss(open_page, server):
@@ -178,7 +179,7 @@ def test_running_statistics_of_maps_are_stepped_to_and_serve_in_eval(open_page, 
     assert sum(found) == pytest.approx(value, abs=1e-12)
     page.get_by_label("mode").select_option("eval")
     page.wait_for_selector("figcaption:text-is('Running mean: used here')")
-    assert page.locator("figcaption:has-text('By the variance')").count() == 0
+    soon(page.locator("figcaption:has-text('By the variance')").count, 0)
 
 
 def test_slow_motion_plays_names_its_steps_and_stops(open_page, server):
@@ -188,7 +189,7 @@ def test_slow_motion_plays_names_its_steps_and_stops(open_page, server):
     page.keyboard.press(" ")
     page.wait_for_selector("output:has-text('Slide, 6 of')")
     page.keyboard.press(" ")
-    assert re.match(r"[−\d.]+ = the largest of", page.inner_text(".equation"))
+    soon(lambda: bool(re.match(r"[−\d.]+ = the largest of", page.inner_text(".equation"))), True)
     page.keyboard.press("a")
     page.wait_for_selector("output:has-text('All at once')")
 

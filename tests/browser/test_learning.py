@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from .conftest import violations
+from .conftest import soon, soon_not, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser learning")]
 QUICK = "?net=64-10&race=gradient_descent,sgd,adam&steps=8&lr=gradient_descent=1,sgd=0.5,adam=0.01"
@@ -32,15 +32,15 @@ def test_a_race_shows_exact_losses_and_scrubs(open_page, server):
         lr="gradient_descent=1,sgd=0.5,adam=0.01", start="random",
     )  # fmt: skip
     wanted = dict(zip(("Gradient descent (all images)", "SGD", "Adam"), finding.numbers["loss"][:, -1], strict=True))
-    assert {name: float(text) for name, text in losses(page).items()} == pytest.approx(wanted, rel=1e-3)
+    soon(lambda: {name: float(text) for name, text in losses(page).items()}, pytest.approx(wanted, rel=1e-3))
     page.locator("h1").evaluate("document.activeElement.blur()")
     page.keyboard.press("[")
     page.wait_for_selector("text=step 7 of 8")
     before = losses(page)
     page.keyboard.press("]")
-    assert losses(page) != before
+    soon_not(lambda: losses(page), before)
     page.click("table >> text=Adam")
-    assert "images sent through" in page.inner_text(".inspector")
+    page.wait_for_selector(".inspector >> text=images sent through")
     assert violations(page) == []
     page.keyboard.press("Escape")
     first = losses(page)
@@ -49,7 +49,7 @@ def test_a_race_shows_exact_losses_and_scrubs(open_page, server):
     page.get_by_role("button", name="Race", exact=True).click()
     page.wait_for_selector("text=Random weights of seed 5")
     page.wait_for_selector("text=3 optimizers, 8 steps, one start.")
-    assert losses(page) != first
+    soon_not(lambda: losses(page), first)
 
 
 def test_too_few_optimizers_say_so(open_page, server):
@@ -64,7 +64,6 @@ def test_too_few_optimizers_say_so(open_page, server):
 def moved(page):
     page.wait_for_selector("text=Weights moved by hand")
     page.wait_for_selector("text=3 optimizers, 8 steps, one start.")
-    return losses(page)
 
 
 def test_the_start_is_dragged_and_the_link_repeats_the_race(open_page, server):
@@ -75,17 +74,19 @@ def test_the_start_is_dragged_and_the_link_repeats_the_race(open_page, server):
     page.mouse.down()
     page.mouse.move(box["x"] + 90, box["y"] + 90, steps=3)
     page.mouse.up()
-    after = moved(page)
-    assert after != before
+    moved(page)
+    soon_not(lambda: losses(page), before)
+    after = losses(page)
     page.wait_for_url("**start=*")
     again = open_page()
     again.goto(page.url)
-    assert moved(again) == after
+    moved(again)
+    soon(lambda: losses(again), after)
     page.locator("h1").evaluate("document.activeElement.blur()")
     page.keyboard.press("b")
     page.wait_for_selector("text=Random weights of seed 0")
     page.wait_for_selector("text=3 optimizers, 8 steps, one start.")
-    assert losses(page) == before
+    soon(lambda: losses(page), before)
 
 
 def test_the_start_is_moved_by_keyboard_and_by_number(open_page, server):
@@ -94,15 +95,17 @@ def test_the_start_is_moved_by_keyboard_and_by_number(open_page, server):
     page.keyboard.press("Shift+ArrowRight")
     away = page.get_by_label("across").input_value()
     page.keyboard.press("Escape")
-    assert page.get_by_label("across").input_value() != away
+    soon_not(page.get_by_label("across").input_value, away)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    first = moved(page)
+    moved(page)
+    first = losses(page)
     page.get_by_label("upwards").fill("1")
     page.get_by_label("upwards").press("Tab")
     page.get_by_role("button", name="Race from there").click()
     page.wait_for_selector("text=itself from a moved start")
-    assert moved(page) != first
+    moved(page)
+    soon_not(lambda: losses(page), first)
 
 
 def test_in_3d_it_turns_zooms_and_says_the_same_exact_losses(open_page, server):
@@ -117,12 +120,12 @@ def test_in_3d_it_turns_zooms_and_says_the_same_exact_losses(open_page, server):
     page.keyboard.press("+")
     page.wait_for_url("**turn=-38%2C34%2C1.2**")
     page.keyboard.press("Shift+ArrowUp")
+    soon(lambda: "loss" in view.inner_text(), True)
     walked = view.inner_text()
-    place, value = walked.rsplit(" ", 1)
-    assert "loss" in place
+    value = walked.rsplit(" ", 1)[1]
     box = view.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 0.62 * box["height"])
-    assert view.inner_text() not in ("", walked)
+    soon(lambda: view.inner_text() not in ("", walked), True)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + 0.62 * box["height"] + 20, steps=3)
     page.mouse.up()
@@ -175,7 +178,7 @@ def test_rates_are_changed_while_it_runs(open_page, server):
     page.locator("h1").evaluate("document.activeElement.blur()")
     page.keyboard.press("p")
     page.wait_for_selector("text=Held: step")
-    assert page.locator("button.start").count() == 1  # what stands still can be moved
+    soon(page.locator("button.start").count, 1)  # what stands still can be moved
     page.wait_for_url("**changes=*adam%3A0.02*")
     page.select_option("label:has-text('Pace') select", "full")
     page.click("text=Go on")
@@ -186,9 +189,9 @@ def test_what_goes_wrong_is_said(open_page, server):
     page = open_page()
     page.goto(server.url("/learning?net=best&race=sgd,adam&steps=4&lr=1e30"))
     page.wait_for_selector("text=Adam fell out at step 1: the loss became nan at a rate of 1e+30; give no rate")
-    assert page.inner_text("table").count("▲ fell out") == 2
+    soon(lambda: page.inner_text("table").count("▲ fell out"), 2)
     page.goto(server.url("/learning?race=sgd,adam&steps=4&lr=sgd=1,adam=0.01&batch=5000"))
-    assert "fewer than a batch of 5000" in page.inner_text("[role=alert]")
+    page.wait_for_selector("[role=alert] >> text=fewer than a batch of 5000")
 
 
 def test_a_landscape_shows_the_networks_own_loss_the_line_and_the_bend(open_page, server):
@@ -201,18 +204,16 @@ def test_a_landscape_shows_the_networks_own_loss_the_line_and_the_bend(open_page
     network = nm.load("64-16-10")
     bend = nm.look("curvature", network, data, count=5)
     line = nm.look("loss_landscape", network, data, directions="between", other="64-16-10:untrained", dimensions=1)
-    said = page.inner_text("main")
-    assert f"{float(bend.numbers['largest'][0]):.3g}" in said
-    assert f"1 the other ({float(line.numbers['loss'][0, -1]):.3g})" in said
-    assert page.locator("[aria-roledescription='surface in 3D']").count() == 1
+    page.wait_for_selector(f"main >> text={float(bend.numbers['largest'][0]):.3g}")
+    page.wait_for_selector(f"main >> text=1 the other ({float(line.numbers['loss'][0, -1]):.3g})")
+    soon(page.locator("[aria-roledescription='surface in 3D']").count, 1)
     page.get_by_role("button", name="Map", exact=True).click()
     page.wait_for_url("**view=map**")
     page.focus("[aria-roledescription='contour map']")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
-    assert float(line.numbers["loss"][0, 0]) == pytest.approx(
-        float(page.inner_text(".inspector dd >> nth=2")), rel=1e-4
-    )
+    shown = page.locator(".inspector dd >> nth=2")
+    soon(lambda: float(shown.inner_text()), pytest.approx(float(line.numbers["loss"][0, 0]), rel=1e-4))
     page.select_option("label:has-text('Plane') select", "between")
     page.wait_for_selector("text=At 1 across is the other one.")
     assert violations(page) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import violations
+from .conftest import soon, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser methods")]
 
@@ -20,10 +20,9 @@ def test_a_bin_opens_to_its_arithmetic_and_its_images(open_page, server):
     numbers = nm.look("calibration", nm.load("64-10"), nm.datasets.load("digits").split()[1], bins=10).numbers
     page.keyboard.press("]")
     page.wait_for_selector(".inspector >> text=part of ECE")
-    text = page.inner_text(".inspector")
-    assert f"{numbers['count'][0]} of 450" in text
-    assert f"{numbers['count'][0]} ÷ 450" in text
-    assert page.locator(".inspector figure").count() == min(24, numbers["count"][0])
+    page.wait_for_selector(f".inspector >> text={numbers['count'][0]} of 450")
+    page.wait_for_selector(f".inspector >> text={numbers['count'][0]} ÷ 450")
+    soon(page.locator(".inspector figure").count, min(24, int(numbers["count"][0])))
     page.wait_for_function("location.search.includes('row=0')")
     link = page.url
     page.goto(link)  # a link opens exactly this
@@ -37,7 +36,7 @@ def test_growing_data_runs_to_a_law_and_a_size_opens(open_page, server):
     page.goto(server.url("/learning/methods?net=64-10&show=scaling&seeds=2&updates=20"))
     page.wait_for_selector("text=Extrapolated to", timeout=120_000)
     page.click("button:has-text('1010')")
-    assert "nearest mean image" in page.inner_text(".inspector")
+    page.wait_for_selector(".inspector >> text=nearest mean image")
     assert "×" in page.inner_text(".inspector")
 
 
@@ -51,16 +50,15 @@ def test_ingredients_run_stop_and_run_again(open_page, server):
     page.click("button:has-text('Run again')")
     page.wait_for_selector("text=Plain recipe:", timeout=120_000)
     page.click("button:has-text('weight_decay')")
-    text = page.inner_text(".inspector")
-    assert "after Holm" in text
-    assert page.locator(".bars .interval").count() == page.locator(".bars .bar").count()
-    assert "differences" in text
+    page.wait_for_selector(".inspector >> text=after Holm")
+    page.wait_for_selector(".inspector >> text=differences")
+    soon(page.locator(".bars .interval").count, page.locator(".bars .bar").count())
 
 
 def test_a_temperature_at_the_edge_of_what_is_tried_says_so(open_page, server):
     page = opened(open_page(), server, "?net=best")
-    assert "No temperature fits" in page.inner_text("[role=note]")
-    assert "0.02 to 50" in page.inner_text("[role=note]")
+    page.wait_for_selector("[role=note] >> text=No temperature fits")
+    page.wait_for_selector("[role=note] >> text=0.02 to 50")
 
 
 def test_a_network_that_does_not_exist_says_so(open_page, server):

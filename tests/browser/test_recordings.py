@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from .conftest import Server, violations
+from .conftest import Server, soon, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser recordings")]
 
@@ -64,23 +64,28 @@ def test_from_nothing_to_a_weight_and_what_flips(open_page, own):
     change = inspector.locator("dt:has-text('measured change') + dd").inner_text().replace("−", "-")
     assert float(change) == pytest.approx(weights[1] - weights[0], rel=1e-3)
     assert float(change) == pytest.approx(-0.2 * files[1]["gradients/hidden1.sum.weight"][3, 30], rel=1e-3)
-    assert "equal to 1e-7" in inspector.inner_text()
+    inspector.locator("text=equal to 1e-7").wait_for()
     # The inputs that flip are those whose largest output moved.
     said = [file["output/"].argmax(1) for file in files]
     flips = np.flatnonzero(said[0] != said[1])
-    cards = page.locator("section[aria-label='Inputs that flip'] .flip").all_inner_texts()
-    seen = {int(re.search(r"input (\d+)", card)[1]): re.search(r"(\d) → (\d)", card).groups() for card in cards}
-    assert seen == {int(i): (str(said[0][i]), str(said[1][i])) for i in flips}
+    flipped = page.locator("section[aria-label='Inputs that flip'] .flip")
+
+    def seen():
+        texts = flipped.all_inner_texts()
+        return {int(re.search(r"input (\d+)", text)[1]): re.search(r"(\d) → (\d)", text).groups() for text in texts}
+
+    soon(seen, {int(i): (str(said[0][i]), str(said[1][i])) for i in flips})
+    cards = flipped.all_inner_texts()
     assert len(flips) > 3
     labels = load_file(list_of(own)[0] / "input.safetensors")["labels"]
     right = [i for i in flips if said[1][i] == labels[i]]
     assert sum("right now" in card for card in cards) == len(right)
     # The link opens exactly this.
-    page.wait_for_timeout(300)
+    page.wait_for_function("/step=20/.test(location.search) && /cell=/.test(location.search)")
     again = open_page()
     again.goto(page.url)
     again.locator(".inspector >> text=hidden1.sum.weight[3, 30]").wait_for()
-    assert "step 20 of 200" in again.inner_text("footer")
+    again.wait_for_selector("footer >> text=step 20 of 200")
 
 
 def test_gradients_activations_and_changes_of_one_step(open_page, own):
@@ -92,14 +97,15 @@ def test_gradients_activations_and_changes_of_one_step(open_page, own):
     page.keyboard.press("{")
     page.wait_for_selector("h2:has-text('hidden1.sum.weight') >> text=at step 0")
     page.get_by_role("application", name=re.compile("weights of hidden1.sum.weight at step 0")).wait_for()
-    assert page.locator("section[aria-label='Numbers of the tensor'] .legend").inner_text() == scale
+    soon(page.locator("section[aria-label='Numbers of the tensor'] .legend").inner_text, scale)
     page.keyboard.press("]")
     page.keyboard.press("c")
     page.get_by_role("application", name=re.compile("change of hidden1.sum.weight since step 0 at step 1")).wait_for()
     page.locator("tr:has-text('output.sum.bias') button.cell").nth(1).click()
     page.get_by_role("application", name=re.compile("gradients of output.sum.bias at step 1")).wait_for()
-    norm = page.locator("dt:has-text('norm') + dd").get_attribute("title")
-    assert float(norm) == pytest.approx(np.linalg.norm(file_of(own, 1)["gradients/output.sum.bias"]))
+    norm = page.locator("dt:has-text('norm') + dd")
+    wanted = np.linalg.norm(file_of(own, 1)["gradients/output.sum.bias"])
+    soon(lambda: float(norm.get_attribute("title")), pytest.approx(wanted))
     page.keyboard.press("[")
     page.wait_for_selector("text=No gradients at step 0")
     page.keyboard.press("]")
@@ -167,8 +173,9 @@ def test_a_workshop_run_is_scrubbed_too(open_page, server):
     page.wait_for_selector("section[aria-label='Inputs that flip'] .flip")
     path = server.home / "runs" / name / "checkpoints"
     last = sorted(path.iterdir())[-1]
-    norm = page.locator("dt:has-text('norm') + dd").get_attribute("title")
-    assert float(norm) == pytest.approx(np.linalg.norm(load_file(last)["weights/hidden1.sum.weight"]))
+    norm = page.locator("dt:has-text('norm') + dd")
+    wanted = np.linalg.norm(load_file(last)["weights/hidden1.sum.weight"])
+    soon(lambda: float(norm.get_attribute("title")), pytest.approx(wanted))
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])
