@@ -41,7 +41,7 @@ def unpacked(body: bytes):
 
 
 def wait(condition):
-    for _ in range(200):
+    for _ in range(1200):  # a minute, which only a very busy machine needs
         if condition():
             return
         time.sleep(0.05)
@@ -176,11 +176,8 @@ def test_photos_pictures_and_the_search_for_examples(client, tmp_path):
     asked = {"network": {"address": "squeezenet"}, "folder": str(tmp_path / "seen")}
     assert client.post("/api/examples", json=asked).json()["status"] == "none"
     client.post("/api/examples?begin=true", json=asked)
-    for _ in range(200):
-        state = client.post("/api/examples", json=asked).json()
-        if state["status"] != "running":
-            break
-        time.sleep(0.1)
+    wait(lambda: client.post("/api/examples", json=asked).json()["status"] != "running")
+    state = client.post("/api/examples", json=asked).json()
     assert (state["status"], state["done"], state["total"]) == ("done", 3, 3)
     assert client.post("/api/examples/found?layer=features.0&unit=2", json=asked).status_code == 200
     assert client.post("/api/examples/found?layer=nothing&unit=2", json=asked).status_code == 404
@@ -201,12 +198,8 @@ def test_a_dream_runs_is_kept_and_can_be_taken_up_again(client):
     name = client.post("/api/dreams", json=asked).json()["id"]
 
     def ended():
-        for _ in range(300):
-            report = client.get(f"/api/dreams/{name}").json()
-            if report["status"] in ("done", "failed", "stopped"):
-                return report
-            time.sleep(0.1)
-        raise AssertionError("the dream did not end")
+        wait(lambda: client.get(f"/api/dreams/{name}").json()["status"] in ("done", "failed", "stopped"))
+        return client.get(f"/api/dreams/{name}").json()
 
     report = ended()
     assert report["status"] == "done", report["message"]

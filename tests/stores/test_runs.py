@@ -45,7 +45,7 @@ def test_a_run_killed_at_random_moments_stays_whole_and_can_go_on(tmp_path):
 
         job = jobs.get(name)
         job.tell(ControlRequest(do="step"))
-        for _ in range(200):
+        for _ in range(1200):
             if job.report()["latest"]["index"] == known[-1] + 1:
                 break
             time.sleep(0.05)

@@ -31,7 +31,7 @@ def ended(**asked):
     begun = jobs.begin(RunRequest(hidden=[4], settings={"epochs": 1, "batch": 64}, **asked))
     job = jobs.get(begun["run"])
     job.tell(ControlRequest(do="play", speed="full"))
-    job.thread.join(timeout=30)
+    job.thread.join(timeout=120)
     assert job.status == "ended", job.message
     return job.path
 
