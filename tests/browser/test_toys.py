@@ -9,8 +9,9 @@ from .conftest import soon, violations
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser toys")]
 
 
-def opened(page, server, query=""):
-    page.goto(server.url(f"/learning/toys{query}"))
+def opened(page, server, query="?"):
+    """The page at rest: it would train by itself."""
+    page.goto(server.url(f"/learning/toys{query}&play=0"))
     page.wait_for_selector("#neuron-0-0")
     return page
 
@@ -18,6 +19,22 @@ def opened(page, server, query=""):
 def accuracy(page):
     found = re.search(r"([\d.]+) % of the training", page.inner_text(".status"))
     return float(found[1]) if found else None
+
+
+def test_it_opens_working_and_comes_to_rest(open_page, server):
+    page = open_page()
+    page.goto(server.url("/learning/toys"))
+    page.wait_for_selector(".status >> text=updates:")
+    page.wait_for_selector("button:has-text('Play')")
+    page.wait_for_function("location.search.includes('weights=')")
+    assert accuracy(page) > 90
+    assert int(re.search(r"([\d,]+) updates", page.inner_text(".status"))[1].replace(",", "")) >= 60
+    still = open_page()
+    still.emulate_media(reduced_motion="reduce")
+    still.goto(server.url("/learning/toys"))
+    still.wait_for_selector("text=The curves begin with the first update")
+    still.wait_for_function("location.search.includes('play=0')")
+    assert "An untrained net" in still.inner_text(".status")
 
 
 def test_it_learns_before_ones_eyes_and_the_link_opens_it_again(open_page, server):

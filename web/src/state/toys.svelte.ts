@@ -26,6 +26,7 @@ const NOISE: Record<string, number> = { xor: 0.3, spirals: 0.03, circles: 0.05 }
 export const ACTIVATIONS: [string, string][] = [['tanh', 'tanh'], ['sigmoid', 'sigmoid'], ['relu', 'ReLU'], ['leaky_relu', 'leaky ReLU'], ['gelu', 'GELU'], ['identity', 'none (identity)']];
 export const OPTIMIZERS: [string, string][] = [['adam', 'Adam'], ['sgd', 'SGD'], ['momentum', 'Momentum'], ['rmsprop', 'RMSProp'], ['adagrad', 'AdaGrad'], ['gradient_descent', 'Gradient descent']];
 export const SPEEDS: [string, string][] = [['slow', 'slow (an update)'], ['medium', 'medium (an epoch)'], ['fast', 'fast (5 epochs)']];
+const SHOWN = 60; // epochs that the page trains by itself when it opens
 const COARSE = 21, FINE = 61, MOST = 400; // places a side; points of a curve
 
 const packed = (values: number[]) => btoa(String.fromCharCode(...new Uint8Array(new Float64Array(values).buffer))).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
@@ -61,6 +62,7 @@ export class Toys {
   private events: EventSource | null = null;
   private every = 1;
   private begun = 0;
+  private opening = false; // the page trains by itself, until then or until somebody acts
   private show = latestWins<Picture>((picture) => this.shown(picture), (error) => (this.failure = error));
   private find = latestWins<[Finding | null, Finding | null]>(([collapse, functions]) => ([this.collapse, this.functions] = [collapse, functions]), (error) => (this.failure = error));
 
@@ -97,7 +99,8 @@ export class Toys {
     if (neuron && Number(neuron[2]) < (this.sizes[Number(neuron[1]) + 1] ?? 0)) this.chosen = { layer: Number(neuron[1]), unit: Number(neuron[2]) };
     if (query.get('about') === 'activation') this.about = 'activation';
     const weights = query.has('weights') ? unpacked(query.get('weights')!) : null;
-    void this.begin(weights, Math.round(number('updates', 0, 0, 1e9)));
+    const still = weights !== null || query.get('play') === '0' || matchMedia('(prefers-reduced-motion: reduce)').matches;
+    void this.begin(weights, Math.round(number('updates', 0, 0, 1e9)), !still);
     // The address holds the weights too, so a link opens exactly this net; written while nothing moves.
     $effect(() => {
       const query = new URLSearchParams({
@@ -107,19 +110,20 @@ export class Toys {
       if (this.chosen) query.set('neuron', `${this.chosen.layer}.${this.chosen.unit}`);
       if (this.about) query.set('about', this.about);
       const picture = this.picture;
-      if (!picture || this.playing) return;
+      if (!picture || this.playing || this.opening) return;
       if (picture.report.updates || picture.report.undo || weights) {
         query.set('updates', String(picture.report.updates));
         query.set('weights', packed(Array.from(picture.weights.values as Float64Array)));
-      }
+      } else query.set('play', '0');
       const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
       return () => clearTimeout(timer);
     });
     $effect(() => () => this.events?.close());
   }
 
-  async begin(weights: number[] | null = null, updates = 0) {
+  async begin(weights: number[] | null = null, updates = 0, play = false) {
     const turn = ++this.begun;
+    this.opening = play;
     try {
       const body = {
         problem: this.problem, noise: this.noise, hidden: this.hidden, activation: this.activation, optimizer: this.optimizer, lr: this.lr,
@@ -135,6 +139,7 @@ export class Toys {
       this.events?.close();
       const events = (this.events = new EventSource(`/api/toys/${report.id}/events`));
       events.onmessage = (message) => this.seen(JSON.parse(message.data) as ToyReport);
+      if (this.opening) void this.order({ do: 'play', speed: this.speed });
     } catch (error) {
       if (turn === this.begun) this.failure = error as Failure;
     }
@@ -142,6 +147,7 @@ export class Toys {
   private seen(report: ToyReport) {
     if (this.now?.id === report.id && report.version < this.now.version) return;
     this.now = report;
+    if (this.opening && report.epoch >= SHOWN) void this.tell({ do: 'pause' });
     if (report.status === 'failed') this.failure = new Failure(report.message, 'Start again, or lower the rate.');
     const last = this.curves.at(-1);
     if (!last || report.updates >= last.at + this.every) this.curves = [...this.curves, { at: report.updates, report }];
@@ -180,7 +186,11 @@ export class Toys {
     this.line = sent.catch(() => undefined);
     return sent;
   }
-  async tell(order: Record<string, unknown>, possible = () => true) {
+  tell(order: Record<string, unknown>, possible = () => true) {
+    this.opening = false;
+    return this.order(order, possible);
+  }
+  private async order(order: Record<string, unknown>, possible = () => true) {
     try {
       await this.inLine(async () => {
         const id = this.now?.id;
