@@ -16,7 +16,7 @@ from neuralmine.datasets.stream import stream
 from neuralmine.dissimilarities import ceiling, measured, tau_a
 from neuralmine.errors import DataError, UnknownName, UsageError
 
-RSA92 = Path("/work/shared/data/rsa92")
+RSA92 = Path(__file__).parents[2].parent / "shared" / "data" / "rsa92"
 FEW = {"shuffles": 20, "bootstraps": 20}
 
 
