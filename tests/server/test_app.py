@@ -137,7 +137,7 @@ def test_the_events_begin_with_the_present_state():
     job = jobs.get(
         jobs.begin(__import__("neuralmine.server.requests", fromlist=["x"]).RunRequest(settings={"epochs": 2}))["run"]
     )
-    first = next(jobs.updates(job))
+    first = next(job.reports())
     assert first["run"] == job.name
     job.halt()
 

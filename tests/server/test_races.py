@@ -234,7 +234,7 @@ def test_a_report_is_of_one_moment_while_the_race_goes_on():
 
 def test_the_last_report_is_sent_though_the_race_ends_while_another_is_on_its_way():
     race, _ = one(status="racing")
-    told = server_races.updates(race)
+    told = race.reports()
     assert next(told)["status"] == "racing"
     race.tell(status="done")
     assert [report["status"] for report in told] == ["done"]

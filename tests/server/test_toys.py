@@ -135,3 +135,11 @@ def test_what_cannot_be_is_refused_in_words(client):
         answer = client.post(path, json=body)
         assert answer.status_code == 422
         assert all(answer.json()[part] for part in ("what", "hint"))
+
+
+def test_its_reports_follow_its_updates(client):
+    name = begun(client)
+    told = toys.of(name).reports()
+    assert next(told)["updates"] == 0
+    tell(client, name, do="step")
+    assert next(told)["updates"] == 1

@@ -17,7 +17,7 @@ TRAIN = """
 from neuralmine.server import jobs
 from neuralmine.server.requests import ControlRequest, RunRequest
 begun = jobs.begin(RunRequest(hidden=[8], settings={"epochs": 100000, "batch": 100}))
-jobs.get(begun["run"]).tell(ControlRequest(do="play", speed="full"))
+jobs.get(begun["run"]).control(ControlRequest(do="play", speed="full"))
 print(begun["run"], flush=True)
 jobs.get(begun["run"]).thread.join()
 """
@@ -44,7 +44,7 @@ def test_a_run_killed_at_random_moments_stays_whole_and_can_go_on(tmp_path):
         from neuralmine.server.requests import ControlRequest
 
         job = jobs.get(name)
-        job.tell(ControlRequest(do="step"))
+        job.control(ControlRequest(do="step"))
         for _ in range(1200):
             if job.report()["latest"]["index"] == known[-1] + 1:
                 break

@@ -30,7 +30,7 @@ def ended(**asked):
     """A run that was trained for one epoch."""
     begun = jobs.begin(RunRequest(hidden=[4], settings={"epochs": 1, "batch": 64}, **asked))
     job = jobs.get(begun["run"])
-    job.tell(ControlRequest(do="play", speed="full"))
+    job.control(ControlRequest(do="play", speed="full"))
     job.thread.join(timeout=120)
     assert job.status == "ended", job.message
     return job.path
@@ -76,7 +76,7 @@ def test_the_seal_says_what_a_plain_evaluation_says_and_opens_once():
     first = jobs.open_seal(path.name)
     assert (first["right"], first["count"], first["first"]) == (right, 180, True)
     assert first["accuracy"] == pytest.approx(right / 180)
-    jobs.get(path.name).tell(ControlRequest(do="rewind", to=0))  # other weights, but the seal has spoken
+    jobs.get(path.name).control(ControlRequest(do="rewind", to=0))  # other weights, but the seal has spoken
     again = jobs.open_seal(path.name)
     assert {**again, "words": "", "first": True} == {**first, "words": ""}
     assert "Opened before, on 2" in again["words"]

@@ -350,10 +350,10 @@ def _resume(name: str) -> None:
 
     job = jobs.get(name)
     epochs = float(job.settings()["epochs"])
-    job.tell(ControlRequest(do="play", speed="full"))
+    job.control(ControlRequest(do="play", speed="full"))
     with Progress(console=out) as bar:
         task = bar.add_task("training", total=epochs)
-        for report in jobs.updates(job):
+        for report in job.reports():
             if report and report["latest"]:
                 loss = report["latest"]["metrics"].get("loss")
                 bar.update(

@@ -14,12 +14,14 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 
 from ..atomic import write_file
 from ..datasets import photo as bundled
@@ -32,12 +34,16 @@ from ..stores import runs, uploads
 from ..types import Check, Finding
 from ..views import Picture, Table
 from . import resolve
-from .requests import DreamRequest
+from .answers import events
+from .news import News, failure
+from .requests import DreamOrder, DreamRequest
 
 
-@dataclass
-class Job:
+@dataclass(eq=False)
+class Job(News):
     """One dream: what was asked, how far it is, and the orders for it."""
+
+    LAST = ("done", "failed", "stopped")
 
     name: str
     asked: DreamRequest
@@ -49,12 +55,10 @@ class Job:
     share: float = 0.0  # of the layer that is dreamt
     left: float | None = None  # seconds
     objective: list[float] = field(default_factory=list)
-    version: int = 0
     frame: np.ndarray | None = None
     about: dict[int, dict[str, Any]] = field(default_factory=dict)
     settings: Settings | None = None  # changed by hand while it dreams
     stop: threading.Event = field(default_factory=threading.Event)
-    changed: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def path(self) -> Path:
@@ -63,21 +67,14 @@ class Job:
     def picture(self, index: int) -> Path:
         return self.path / f"{index + 1:02d}.png"
 
-    def report(self) -> dict[str, Any]:
+    def _report(self) -> dict[str, Any]:
         """What the page needs to draw it; the pictures are fetched by themselves."""
         return {
             "id": self.name, "asked": self.asked.model_dump(), "status": self.status, "message": self.message,
             "layers": self.layers, "done": list(self.done), "layer": self.layer, "share": self.share, "left": self.left,
-            "objective": self.objective[-200:], "version": self.version, "about": dict(self.about),
+            "objective": self.objective[-200:], "about": dict(self.about),
             "settings": asdict(self.settings or _settings(self.asked)),
         }  # fmt: skip
-
-    def tell(self, **news: Any) -> None:
-        with self.changed:
-            for name, value in news.items():
-                setattr(self, name, value)
-            self.version += 1
-            self.changed.notify_all()
 
 
 _jobs: dict[str, Job] = {}
@@ -152,19 +149,6 @@ def discard(job: Job) -> None:
     job.stop.set()
     _jobs.pop(job.name, None)
     shutil.rmtree(job.path, ignore_errors=True)
-
-
-def updates(job: Job) -> Iterator[dict[str, Any]]:
-    """The dream's reports as they change; ends with it."""
-    seen = -1
-    while True:
-        with job.changed:
-            job.changed.wait_for(lambda seen=seen: job.version != seen, timeout=15)
-            seen = job.version
-            report = job.report()
-        yield report
-        if report["status"] in ("done", "failed", "stopped"):  # of what was sent: it may have ended meanwhile
-            return
 
 
 def photo_of(name: str) -> np.ndarray:
@@ -320,10 +304,8 @@ def _life() -> None:
             continue
         try:
             _dream(job)
-        except NeuralmineError as error:
-            _end(job, "failed", str(error))
         except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
-            _end(job, "failed", f"{type(error).__name__}: {error}")
+            _end(job, "failed", failure(error))
 
 
 def _end(job: Job, status: str, message: str = "") -> None:
@@ -373,8 +355,8 @@ def _dream(job: Job) -> None:
         }  # fmt: skip
         write_picture(eight_bits(one.picture), job.picture(index), about)
         spent += costs[index]
-        job.about[index] = about
-        job.tell(done=[done or i == index for i, done in enumerate(job.done)], share=0.0, frame=None)
+        done = [ready or i == index for i, ready in enumerate(job.done)]
+        job.tell(done=done, about={**job.about, index: about}, share=0.0, frame=None)
     _end(job, "done")
 
 
@@ -382,3 +364,58 @@ def _small(frame: Frame) -> np.ndarray:
     """The frame as the page shows it while it changes: at most 480 pixels wide."""
     picture = (frame.picture * 255).round().astype(np.uint8)
     return thumbnails([picture], 480)[0]
+
+
+def add(app: FastAPI) -> None:
+    """The routes."""
+
+    @app.get("/api/dreams")
+    def list_dreams() -> list[dict[str, Any]]:
+        """Every dream on this machine, newest first."""
+        return [job.report() for job in listed()]
+
+    @app.post("/api/dreams")
+    def begin_dream(asked: DreamRequest) -> dict[str, Any]:
+        """Begin a dream, or put it at the end of the queue."""
+        return begin(asked).report()
+
+    @app.get("/api/dreams/{name}")
+    def show_dream(name: str) -> dict[str, Any]:
+        """How far a dream is."""
+        return of(name).report()
+
+    @app.post("/api/dreams/{name}/control")
+    def control_dream(name: str, order: DreamOrder) -> dict[str, Any]:
+        """Stop, go on, or climb differently from here."""
+        job = of(name)
+        control(job, order.do, order.settings)
+        return job.report()
+
+    @app.delete("/api/dreams/{name}")
+    def discard_dream(name: str) -> dict[str, str]:
+        """Stop a dream and delete it."""
+        discard(of(name))
+        return {"discarded": name}
+
+    @app.get("/api/dreams/{name}/events")
+    def dream_events(name: str) -> StreamingResponse:
+        """A dream's reports as they change (server-sent events)."""
+        return events(of(name))
+
+    @app.get("/api/dreams/{name}/frame")
+    def dream_frame(name: str) -> Response:
+        """The layer that is dreamt, as it is now (PNG)."""
+        return Response(image(of(name), None), media_type="image/png", headers={"Cache-Control": "no-store"})
+
+    @app.get("/api/dreams/{name}/layers/{index}")
+    def dream_layer(name: str, index: int) -> Response:
+        """A finished layer; after the last comes the photo (PNG)."""
+        return Response(image(of(name), index), media_type="image/png")
+
+    @app.get("/api/dreams/{name}/file/{ending}")
+    def dream_file(name: str, ending: str) -> Response:
+        """The series as gif, webp, mp4, sheet (PNG) or html."""
+        data, kind = export(of(name), ending)
+        suffix = "png" if ending == "sheet" else ending
+        headers = {"Content-Disposition": f'attachment; filename="dreams.{suffix}"'}
+        return Response(data, media_type=kind, headers=headers)

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from fastapi import FastAPI, Response
 
 from .. import datasets
-from ..errors import NeuralmineError, UnknownName, UsageError
+from ..errors import UnknownName, UsageError
 from ..lens import look, weights_hash
 from ..lenses.deconvnet import project
 from ..lenses.top_examples import strongest
 from ..stores import runs
 from ..types import Dataset, Finding, Network
 from . import resolve
+from .answers import binary
+from .news import failure
 from .requests import ExamplesRequest
 
 
@@ -49,7 +52,7 @@ def data_of(asked: ExamplesRequest) -> Dataset:
     return datasets.load("tiles", size=network.shape[-1])
 
 
-def begin(asked: ExamplesRequest) -> Search:
+def search_for(asked: ExamplesRequest) -> Search:
     """Begin a search, or give the one that is under way or done."""
     name = _name(asked)
     with _lock:
@@ -81,10 +84,8 @@ def _search(search: Search, asked: ExamplesRequest, name: str) -> None:
                 return
         search.finding = look("top_examples", network, data, keep=keep)
         search.status = "done"
-    except NeuralmineError as error:
-        search.status, search.message = "failed", str(error)
     except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
-        search.status, search.message = "failed", f"{type(error).__name__}: {error}"
+        search.status, search.message = "failed", failure(error)
 
 
 def of_map(finding: Finding, network: Network, data: Dataset, layer: str, unit: int) -> dict[str, Any]:
@@ -118,3 +119,25 @@ def of_map(finding: Finding, network: Network, data: Dataset, layer: str, unit: 
         "source": data.name,
         **own,
     }
+
+
+def add(app: FastAPI) -> None:
+    """The routes."""
+
+    @app.post("/api/examples")
+    def find_examples(asked: ExamplesRequest, begin: bool = False, stop: bool = False) -> dict[str, Any]:
+        """How far the search for the strongest patches is; `begin` begins or goes on with it, `stop` stops it."""
+        search = search_for(asked) if begin else of(asked)
+        if search is None:
+            return {"status": "none", "done": 0, "total": 0, "message": ""}
+        if stop:
+            search.stop.set()
+        return search.report()
+
+    @app.post("/api/examples/found")
+    def found_examples(asked: ExamplesRequest, layer: str, unit: int) -> Response:
+        """The strongest patches of one map: pictures with their boxes, values and places."""
+        search = of(asked)
+        if search is None or search.finding is None:
+            raise UsageError("The strongest patches were not searched for yet.", "Begin the search.")
+        return binary(of_map(search.finding, resolve.network(asked.network), data_of(asked), layer, unit))

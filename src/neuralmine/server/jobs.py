@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 from ..architectures import build
 from ..errors import NeuralmineError, UsageError
@@ -14,6 +16,8 @@ from ..stores import runs, seals
 from ..training import Settings, train
 from ..types import Dataset, Network, Source
 from . import resolve
+from .answers import events
+from .news import News
 from .requests import ControlRequest, NetworkRequest, RunRequest
 
 # Seconds between two steps that are shown; slow and medium show every update, fast and full every epoch.
@@ -23,13 +27,15 @@ _PACES = {"slow": "update", "medium": "update", "fast": "epoch", "full": "epoch"
 _jobs: dict[str, Job] = {}
 
 
-class Job:
+class Job(News):
     """A run that is being trained, or could be: its thread, and the orders for it."""
 
+    REST = 0.04  # at most 25 reports a second; what happened in between is in the history
+
     def __init__(self, name: str) -> None:
+        super().__init__()
         self.path = runs.find(name)
         self.name = name
-        self.changed = threading.Condition()
         self.status = "paused"  # playing, paused, ended or failed
         self.speed = "fast"
         self.steps_to_go = 0
@@ -37,10 +43,9 @@ class Job:
         self.stopping = False
         self.latest: dict[str, Any] | None = (runs.summary(self.path))["last"]
         self.message = ""
-        self.version = 0
         self.thread: threading.Thread | None = None
 
-    def tell(self, order: ControlRequest) -> None:
+    def control(self, order: ControlRequest) -> None:
         """Carry out an order from the page. Raises UsageError for one that cannot be."""
         if order.do == "rewind":
             self.rewind(order.to)
@@ -59,7 +64,7 @@ class Job:
                 self.status = "paused"
             elif order.do == "stop":
                 self.stopping = True
-            self._bump()
+            self.tell()
         if order.do in ("play", "step"):
             self.start()
 
@@ -71,9 +76,7 @@ class Job:
 
     def halt(self) -> None:
         """Stop the thread and wait for it; what it has shown is written."""
-        with self.changed:
-            self.stopping = True
-            self._bump()
+        self.tell(stopping=True)
         if self.thread is not None and self.thread is not threading.current_thread():
             self.thread.join(timeout=30)
 
@@ -89,26 +92,15 @@ class Job:
         del network
         runs.cut(self.path, to)
         resolve.forget(self.name)
-        with self.changed:
-            self.status, self.latest, self.message = "paused", runs.summary(self.path)["last"], ""
-            self._bump()
-
-    def _bump(self) -> None:
-        self.version += 1
-        self.changed.notify_all()
+        self.tell(status="paused", latest=runs.summary(self.path)["last"], message="")
 
     def _life(self) -> None:
         try:
             self._train()
         except NeuralmineError as error:
-            self._finish("failed", str(error))
+            self.tell(status="failed", message=str(error))
         except Exception as error:  # a thread that dies silently would leave the page waiting
-            self._finish("failed", f"Training broke: {error}")
-
-    def _finish(self, status: str, message: str) -> None:
-        with self.changed:
-            self.status, self.message = status, message
-            self._bump()
+            self.tell(status="failed", message=f"Training broke: {error}")
 
     def _train(self) -> None:
         said = runs.about(self.path)
@@ -132,7 +124,7 @@ class Job:
             change = None
             pause = SPEEDS[self.speed] - (time.monotonic() - shown)
             line = runs.record(self.path, step)
-            self._show(line)
+            self.tell(latest=line)
             shown = time.monotonic()
             if step.last:
                 stopped = next((t for t in step.trouble if t.stops), None)
@@ -144,7 +136,7 @@ class Job:
                     self.steps_to_go -= 1
                     if not self.steps_to_go:
                         self.status = "paused"
-                        self._bump()
+                        self.tell()
                 self.changed.wait_for(lambda: self.stopping or self.status == "playing")
                 if self.status == "playing" and pause > 0 and not self.stopping:
                     self.changed.wait(timeout=pause)
@@ -173,28 +165,22 @@ class Job:
         if start and not runs.checkpoints(self.path):
             carry_over(resolve.network(NetworkRequest(address=start)), network)
 
-    def _show(self, line: dict[str, Any]) -> None:
-        with self.changed:
-            self.latest = line
-            self._bump()
-
     def _end(self, how: str, message: str) -> None:
         runs.append(self.path, {"ended": how, "index": self.latest["index"] if self.latest else 0})
-        self._finish("ended", message)
+        self.tell(status="ended", message=message)
 
     def settings(self) -> dict[str, Any]:
         """The settings of the next update, with the changes that still wait for it."""
         now = runs.settings_at(self.path)
         return {name: getattr(now, name) for name in Settings.__dataclass_fields__} | self.orders
 
-    def report(self) -> dict[str, Any]:
+    def _report(self) -> dict[str, Any]:
         return {
             "run": self.name,
             "status": self.status,
             "speed": self.speed,
             "message": self.message,
             "latest": self.latest,
-            "version": self.version,
         }
 
 
@@ -251,7 +237,7 @@ def begin(asked: RunRequest) -> dict[str, Any]:
     }
     path = runs.create(said)
     job = get(path.name)
-    job.tell(ControlRequest(do="step" if not asked.playing else "play"))
+    job.control(ControlRequest(do="step" if not asked.playing else "play"))
     return {**job.report(), "kept": kept, "about": runs.about(path)}
 
 
@@ -293,11 +279,53 @@ def stop_all() -> None:
         job.halt()
 
 
-def updates(job: Job, seen: int = -1) -> Iterator[dict[str, Any]]:
-    """The job's reports as they change, the newest only; an empty one every 10 s keeps the line open."""
-    while True:
-        with job.changed:
-            news = job.version != seen or job.changed.wait(timeout=10)
-            seen, report = job.version, job.report()
-        yield report if news else {}
-        time.sleep(0.04)  # at most 25 a second; what happened in between is in the history
+def add(app: FastAPI) -> None:
+    """The routes of the runs."""
+
+    @app.get("/api/runs")
+    def list_runs() -> list[dict[str, Any]]:
+        """Every run on this machine, newest first."""
+        return [{**run, "status": get(run["id"]).status} for run in seals.log()]
+
+    @app.post("/api/runs")
+    def begin_run(asked: RunRequest) -> dict[str, Any]:
+        """Begin a training run."""
+        return begin(asked)
+
+    @app.get("/api/runs/{name}")
+    def run_history(name: str) -> dict[str, Any]:
+        """A run's settings and every recorded step, for its curves and its scrubber."""
+        path = runs.find(name)
+        lines = runs.events(path)
+        return {
+            **runs.about(path),
+            **get(name).report(),
+            "now": get(name).settings(),
+            "steps": [line for line in lines if "metrics" in line],
+            "changes": [line for line in lines if "changed" in line],
+            "checkpoints": runs.checkpoints(path),
+            "seal": seals.seal(path),
+        }
+
+    @app.post("/api/runs/{name}/seal")
+    def open_seal(name: str) -> dict[str, Any]:
+        """Test a run on its sealed images, once; a second time says when the first was."""
+        return open_seal(name)
+
+    @app.post("/api/runs/{name}/control")
+    def control_run(name: str, order: ControlRequest) -> dict[str, Any]:
+        """Play, pause, one step, change settings, rewind."""
+        job = get(name)
+        job.control(order)
+        return job.report()
+
+    @app.delete("/api/runs/{name}")
+    def discard_run(name: str) -> dict[str, str]:
+        """Stop a run and delete it."""
+        discard(name)
+        return {"discarded": name}
+
+    @app.get("/api/runs/{name}/events")
+    def run_events(name: str) -> StreamingResponse:
+        """The run's reports as they change (server-sent events)."""
+        return events(get(name))

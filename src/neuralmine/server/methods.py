@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,20 +12,23 @@ import numpy as np
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
-from ..errors import NeuralmineError, UnknownName, UsageError
+from ..errors import UnknownName, UsageError
 from ..experiments import Ablation, Scaling
 from ..lenses import data_scaling, training_ablation
 from ..types import Finding
-from ..wire import frame
 from . import resolve
+from .answers import binary, events
+from .news import News, failure
 from .requests import MethodRequest
 
 OFTEN = 0.2  # seconds between two reports
 
 
-@dataclass
-class Job:
+@dataclass(eq=False)
+class Job(News):
     """One experiment: how far it is, what it has measured so far, and its finding in the end."""
+
+    LAST = ("done", "stopped", "failed")
 
     name: str
     asked: MethodRequest
@@ -36,11 +37,9 @@ class Job:
     done: float = 0.0
     work: Ablation | Scaling | None = None
     finding: Finding | None = None
-    version: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
-    changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def report(self) -> dict[str, Any]:
+    def _report(self) -> dict[str, Any]:
         """How far it is, with the accuracies so far (a row a run or size, a column a seed; null: not yet)."""
         work = self.work
         table = None if work is None else work.accuracy if isinstance(work, Ablation) else work.accuracy.T
@@ -48,15 +47,7 @@ class Job:
             "id": self.name, "kind": self.asked.kind, "status": self.status, "message": self.message, "done": self.done,
             "names": [] if work is None else list(work.names) if isinstance(work, Ablation) else [str(n) for n in work.sizes],
             "accuracy": [] if table is None else [[float(v) if np.isfinite(v) else None for v in row] for row in table],
-            "version": self.version,
         }  # fmt: skip
-
-    def tell(self, **news: Any) -> None:
-        with self.changed:
-            for name, value in news.items():
-                setattr(self, name, value)
-            self.version += 1
-            self.changed.notify_all()
 
 
 _jobs: dict[str, Job] = {}
@@ -113,22 +104,8 @@ def _life(job: Job, work: Ablation | Scaling) -> None:
         else:
             finding = replace(data_scaling.told(work), lens="data_scaling")
         job.tell(status="done", done=1.0, finding=replace(finding, params=job.asked.model_dump()))
-    except NeuralmineError as error:
-        job.tell(status="failed", message=str(error))
     except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
-        job.tell(status="failed", message=f"{type(error).__name__}: {error}")
-
-
-def _updates(job: Job) -> Iterator[str]:
-    seen = -1
-    while True:
-        with job.changed:
-            job.changed.wait_for(lambda seen=seen: job.version != seen, timeout=15)
-            seen = job.version
-        report = job.report()
-        yield f"data: {json.dumps(report)}\n\n"
-        if report["status"] != "running":
-            return
+        job.tell(status="failed", message=failure(error))
 
 
 def add(app: FastAPI) -> None:
@@ -149,8 +126,7 @@ def add(app: FastAPI) -> None:
     @app.get("/api/methods/{name}/events")
     def method_events(name: str) -> StreamingResponse:
         """Its reports as they change (server-sent events)."""
-        lines = _updates(of(name))
-        return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return events(of(name))
 
     @app.post("/api/methods/{name}/finding")
     def method_finding(name: str) -> Response:
@@ -158,4 +134,4 @@ def add(app: FastAPI) -> None:
         finding = of(name).finding
         if finding is None:
             raise UsageError("This experiment has not ended.", "Wait for it, or begin another.")
-        return Response(frame(finding), media_type="application/octet-stream")
+        return binary(finding)

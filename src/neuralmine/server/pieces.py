@@ -15,8 +15,8 @@ from .. import architectures
 from ..architectures.terms import Formula, Index, Term, ancestors, explained, terms_of
 from ..errors import UnknownName, UsageError
 from ..types import Check
-from ..wire import frame
 from . import piece_examples as examples
+from .answers import binary
 from .requests import NumberEdit, PieceNumberRequest, PieceRequest
 
 BOUND = 1e-5  # for the gap to torch, and to the central difference
@@ -259,9 +259,9 @@ def add(app: FastAPI) -> None:
     @app.post("/api/piece")
     def work_piece(asked: PieceRequest) -> Response:
         """One example worked through a piece, forward and backward, and the largest gap to torch's autograd."""
-        return Response(frame(report(asked)), media_type="application/octet-stream")
+        return binary(report(asked))
 
     @app.post("/api/piece/number")
     def open_number(asked: PieceNumberRequest) -> Response:
         """One number of it: the terms it is made of, and where they stand."""
-        return Response(frame(opened(asked)), media_type="application/octet-stream")
+        return binary(opened(asked))

@@ -10,21 +10,25 @@ import copy
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 
 from .. import races
-from ..errors import NeuralmineError, UnknownName, UsageError
+from ..errors import UnknownName, UsageError
 from ..races import Plane, RaceStep, chosen_images, entrants, lay, plane_through_start
 from ..stores import starts
 from ..surfaces import Landscape, SurfaceStep, surface_steps
 from ..surfaces import Plane as Directions
 from ..types import Dataset, Network
 from . import resolve
-from .requests import Pace, RaceRequest
+from .answers import binary, events
+from .news import News, failure
+from .requests import Pace, RaceOrder, RaceRequest, RaceStart
 
 OFTEN = 0.15  # seconds between two reports
 SLOW = 0.25  # seconds a step, when it is to be followed by eye
@@ -53,12 +57,11 @@ class Seen:
         }  # fmt: skip
 
 
-@dataclass
-class Race:
-    """One race: its losses so far, the paths in the plane that is seen, and the surface there.
+@dataclass(eq=False)
+class Race(News):
+    """One race: its losses so far, the paths in the plane that is seen, and the surface there."""
 
-    Its thread changes it while requests read it: both hold `changed`, so that a report is of one moment.
-    """
+    LAST = ("done", "stopped", "failed")
 
     name: str
     asked: RaceRequest
@@ -74,23 +77,16 @@ class Race:
     changes: list[tuple[int, str, float]] = field(default_factory=list)
     seen: Seen | None = None
     orders: dict[str, float] = field(default_factory=dict)
-    version: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
-    changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def report(self) -> dict[str, Any]:
-        """All that is drawn but the surface, which is fetched by itself."""
-        with self.changed:
-            return self._report()
 
     def _report(self) -> dict[str, Any]:
+        """All that is drawn but the surface, which is fetched by itself."""
         return {
             "id": self.name, "status": self.status, "message": self.message, "names": self.names, "rates": self.rates,
             "losses": {name: [_plain(v) for v in values] for name, values in self.losses.items()}, "out": self.out,
             "images": self.images, "changes": self.changes, "pace": self.pace, "start": self.asked.start,
             "about": self.about, "plane": None if self.seen is None else self.seen.report(),
             "paths": {} if self.seen is None else {name: list(path) for name, path in self.seen.paths.items()},
-            "version": self.version,
         }  # fmt: skip
 
     def add(self, step: RaceStep) -> None:
@@ -102,13 +98,6 @@ class Race:
                     weights = step.weights(name)
                     if np.isfinite(weights).all():  # they can be beyond all numbers where a sigmoid's loss is not
                         self.seen.paths[name].append(_placed(self.seen.plane, weights))
-
-    def tell(self, **news: Any) -> None:
-        with self.changed:
-            for name, value in news.items():
-                setattr(self, name, value)
-            self.version += 1
-            self.changed.notify_all()
 
 
 _races: dict[str, Race] = {}
@@ -167,19 +156,6 @@ def moved(race: Race, number: int, x: float, y: float) -> dict[str, Any]:
     return {"start": starts.keep(weights, about)}
 
 
-def updates(race: Race) -> Iterator[dict[str, Any]]:
-    """The race's reports as they change; ends with it."""
-    seen = -1
-    while True:
-        with race.changed:
-            race.changed.wait_for(lambda seen=seen: race.version != seen, timeout=15)
-            report = race.report()
-        seen = report["version"]
-        yield report
-        if report["status"] in ("done", "stopped", "failed"):  # not the race's own: it may have ended since
-            return
-
-
 def _checked(name: str, rate: float, names: tuple[str, ...]) -> None:
     if name not in names:
         raise UnknownName("optimizer of this race", name, names)
@@ -215,10 +191,8 @@ def _life(race: Race) -> None:
             elif race.seen is not None:  # all fell out at the first step: there are no paths to lay a plane through
                 _look(race, network, data, "start", race.seen.plane, 0, FINE, np.inf)
         race.tell(status="stopped" if race.stop.is_set() else "done")
-    except NeuralmineError as error:
-        race.tell(status="failed", message=str(error))
     except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
-        race.tell(status="failed", message=f"{type(error).__name__}: {error}")
+        race.tell(status="failed", message=failure(error))
 
 
 def _raced(race: Race, run: races.Race, network: Network, data: Dataset) -> RaceStep | None:
@@ -229,7 +203,7 @@ def _raced(race: Race, run: races.Race, network: Network, data: Dataset) -> Race
     shown, rested, work = 0.0, time.monotonic(), 0.1
     while True:
         race.add(step)
-        if step.last or race.pace == "slow" or time.monotonic() - shown > OFTEN:
+        if step.last or race.pace != "full" or time.monotonic() - shown > OFTEN:
             race.tell(status="racing", rates=dict(step.rates), out=dict(step.out), images=dict(step.images))
             shown = time.monotonic()
         if step.last:
@@ -307,3 +281,52 @@ def _directions(module: Any, plane: Plane) -> Directions:
         ),
         "the plane of a race",
     )
+
+
+def add(app: FastAPI) -> None:
+    """The routes."""
+
+    @app.post("/api/races")
+    def begin_race(asked: RaceRequest) -> dict[str, Any]:
+        """Begin a race of optimizers; one that is running stops."""
+        return begin(asked).report()
+
+    @app.get("/api/races/{name}")
+    def show_race(name: str) -> dict[str, Any]:
+        """How far a race is."""
+        return of(name).report()
+
+    @app.post("/api/races/{name}/control")
+    def control_race(name: str, order: RaceOrder) -> dict[str, Any]:
+        """Change rates from the next step on, the pace, or stop."""
+        race = of(name)
+        control(race, order.stop, order.pace, order.rates)
+        return race.report()
+
+    @app.post("/api/races/{name}/start")
+    def move_start(name: str, place: RaceStart) -> dict[str, Any]:
+        """Keep a place of the plane that is seen as a start: its id, for the next race."""
+        return moved(of(name), place.plane, place.x, place.y)
+
+    @app.get("/api/races/{name}/events")
+    def race_events(name: str) -> StreamingResponse:
+        """A race's reports as they change (server-sent events)."""
+        return events(of(name))
+
+    @app.post("/api/races/{name}/surface")
+    def race_surface(name: str) -> Response:
+        """The loss on the plane that is seen, as fine as it is by now."""
+        seen = of(name).seen
+        if seen is None:
+            raise UsageError("The surface is not there yet.", "It comes a moment after the race has begun.")
+        step = seen.surface
+        return binary(
+            {
+                "plane": seen.number,
+                "x": step.x,
+                "y": step.y,
+                "loss": step.loss,
+                "done": step.done,
+                "total": step.total,
+            }
+        )

@@ -10,12 +10,13 @@ import numpy as np
 from fastapi import FastAPI, Response
 
 from ..architectures import build
-from ..errors import NeuralmineError, UsageError
+from ..errors import UsageError
 from ..networks.torch_module import network_of
 from ..types import Source
 from ..watching import watch
-from ..wire import frame
 from . import resolve, scrubbing
+from .answers import binary
+from .news import failure
 from .requests import CellRequest, DataRequest, InputsRequest, RecordingRequest, SheetRequest
 
 STEPS, BATCH, RATE, TRACED = 200, 32, 0.2, 100  # of the example
@@ -70,10 +71,8 @@ def _life(example: Example) -> None:
         example.status = "done"
     except Stopped:
         example.status = "stopped"
-    except NeuralmineError as error:
-        example.status, example.message = "failed", str(error)
     except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
-        example.status, example.message = "failed", f"{type(error).__name__}: {error}"
+        example.status, example.message = "failed", failure(error)
     example.begun.set()
 
 
@@ -140,17 +139,17 @@ def add(app: FastAPI) -> None:
     @app.post("/api/recordings/open")
     def open_recording(asked: RecordingRequest) -> Response:
         """What it is, its steps and its curves."""
-        return _binary(opened(asked.address))
+        return binary(opened(asked.address))
 
     @app.post("/api/recordings/figures")
     def figures(asked: RecordingRequest) -> Response:
         """Figures of every tensor at every step, and each input's predicted class, as far as they are read."""
-        return _binary(scrubbing.measured(asked.address).report())
+        return binary(scrubbing.measured(asked.address).report())
 
     @app.post("/api/recordings/sheet")
     def sheet(asked: SheetRequest) -> Response:
         """A part of a tensor at a step, as rows and columns, with the histogram of all of it."""
-        return _binary(
+        return binary(
             scrubbing.sheet(
                 asked.address, asked.step, asked.name, asked.entry, asked.change, asked.row, asked.column
             )
@@ -159,12 +158,12 @@ def add(app: FastAPI) -> None:
     @app.post("/api/recordings/cell")
     def cell(asked: CellRequest) -> Response:
         """One number of a tensor over all recorded steps."""
-        return _binary(scrubbing.cell(asked.address, asked.step, asked.name, asked.index))
+        return binary(scrubbing.cell(asked.address, asked.step, asked.name, asked.index))
 
     @app.post("/api/recordings/inputs")
     def inputs(asked: InputsRequest) -> Response:
         """Some of the traced inputs as pictures."""
-        return _binary(scrubbing.pictures(asked.address, asked.indices))
+        return binary(scrubbing.pictures(asked.address, asked.indices))
 
     @app.post("/api/recordings/example")
     def example(stop: bool = False) -> dict[str, Any]:
@@ -184,7 +183,3 @@ def add(app: FastAPI) -> None:
             if _example
             else {"status": "none", "done": 0, "total": STEPS, "address": "", "message": ""}
         )
-
-
-def _binary(value: Any) -> Response:
-    return Response(frame(value), media_type="application/octet-stream")

@@ -94,6 +94,18 @@ def data(asked: DataRequest) -> Dataset:
     return whole.take(indices(asked), whole.name if asked.part == "all" else f"{whole.name} {asked.part}")
 
 
+def data_of(address: str) -> dict[str, Any] | None:
+    """The data a network belongs to, as a DataRequest; None for networks that belong to none."""
+    if address.partition(":")[0] in ("minilm", "hf", *vision.NAMES):
+        return None
+    if address.startswith("run:"):
+        said = runs.about(runs.find(address[4:].partition("@")[0]))
+        return {**said["data"], "part": "test"}
+    preset = catalogue.preset(address.partition(":")[0])
+    classes = list(preset.classes) if len(preset.classes) < 10 else None
+    return DataRequest(name=preset.data, classes=classes).model_dump()
+
+
 @functools.lru_cache(maxsize=16)
 def _indices(
     name: str, classes: tuple[str, ...], test: float, seed: int, sealed: float

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import threading
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +26,8 @@ from ..networks.edited import edited
 from ..networks.torch_module import network_of
 from ..training import train
 from ..types import Dataset, Network, Source, Step
-from ..wire import frame
+from .answers import binary, events
+from .news import News, failure
 from .requests import ToyOrder, ToyPicture, ToyRequest
 
 OFTEN = 0.05  # seconds from one picture to the next while it trains
@@ -39,8 +39,10 @@ SPEEDS = {"slow": (1, "update", 0.25), "medium": (1, "epoch", OFTEN), "fast": (5
 
 
 @dataclass(eq=False)
-class Toy:
-    """One net on one toy problem. The lock is held by whoever runs or changes the net."""
+class Toy(News):
+    """One net on one toy problem. `changed` is held by whoever runs or changes the net, too."""
+
+    REST = OFTEN / 2
 
     name: str
     asked: ToyRequest
@@ -57,22 +59,19 @@ class Toy:
     orders: dict[str, Any] = field(default_factory=dict)
     past: list[np.ndarray] = field(default_factory=list)
     future: list[np.ndarray] = field(default_factory=list)
-    version: int = 0
     watched: float = field(default_factory=time.monotonic)
     training: Generator[Step, Any, None] | None = None
     counted: int = 0  # the updates of this training that are in `updates` already
     turn: int = 0
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        self.changed = threading.Condition(self.lock)
         self.measure()
 
-    def report(self) -> dict[str, Any]:
+    def _report(self) -> dict[str, Any]:
         """How far it is, small enough to be sent many times a second."""
         return {
             "id": self.name, "status": self.status, "message": self.message, "speed": self.speed,
-            "updates": self.updates, "epoch": self.epoch, "version": self.version, "undo": len(self.past),
+            "updates": self.updates, "epoch": self.epoch, "undo": len(self.past),
             "redo": len(self.future), **{key: _plain(value) for key, value in self.metrics.items()},
         }  # fmt: skip
 
@@ -88,16 +87,9 @@ class Toy:
                 self.metrics[f"{kind}_loss"] = float(mean_loss(self.network.loss, output, labels))
                 self.metrics[f"{kind}_accuracy"] = float((chosen(output) == labels).double().mean())
 
-    def bump(self, **news: Any) -> None:
-        with self.changed:
-            for name, value in news.items():
-                setattr(self, name, value)
-            self.version += 1
-            self.changed.notify_all()
-
     def step(self, times: int, pace: str) -> None:
         """Train on: so many updates or epochs. What `training.train` does, nothing else."""
-        with self.lock:
+        with self.changed:
             if self.training is None:
                 self.training = self._begun()
             for _ in range(times):
@@ -127,27 +119,27 @@ class Toy:
         try:
             while self.status == "playing" and self.turn == turn:
                 if time.monotonic() - self.watched > UNWATCHED:
-                    self.bump(status="paused", message="Paused: nobody was looking.")
+                    self.tell(status="paused", message="Paused: nobody was looking.")
                     return
                 began = time.monotonic()
                 times, pace, pause = SPEEDS[self.speed]
                 self.step(times, pace)
-                self.bump()
+                self.tell()
                 with self.changed:
                     self.changed.wait_for(
                         lambda: self.status != "playing", max(0.0, pause - (time.monotonic() - began))
                     )
         except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
             self.training = None
-            self.bump(status="failed", message=str(error))
+            self.tell(status="failed", message=failure(error))
 
     def stop(self) -> None:
         """Stop for good: what trains lets go of the net."""
-        with self.lock:
+        with self.changed:
             if self.training is not None:
                 self.training.close()
             self.training = None
-            self.bump(status="paused")
+            self.tell(status="paused")
 
     def weights(self) -> np.ndarray:
         return np.concatenate([p.detach().numpy().ravel() for p in self.network.module.parameters()])
@@ -212,9 +204,9 @@ def of(name: str) -> Toy:
     return _toys[name]
 
 
-def tell(toy: Toy, order: ToyOrder) -> None:
+def control(toy: Toy, order: ToyOrder) -> None:
     """Carry out an order. Raises UsageError for one that cannot be."""
-    with toy.lock:
+    with toy.changed:
         toy.watched = time.monotonic()
         toy.speed = order.speed or toy.speed
         if order.do == "play" and toy.status != "playing":
@@ -234,7 +226,7 @@ def tell(toy: Toy, order: ToyOrder) -> None:
             given = {key: value for key in ("optimizer", "lr") if (value := getattr(order, key)) is not None}
             toy.asked = toy.asked.model_copy(update=given)
             toy.orders = how(toy.asked) if toy.training is not None else {}
-        toy.bump()
+        toy.tell()
 
 
 def _set(toy: Toy, order: ToyOrder) -> None:
@@ -270,7 +262,7 @@ def picture(toy: Toy, asked: ToyPicture) -> dict[str, Any]:
 
     across = np.linspace(-toy.reach, toy.reach, asked.points)
     places = np.stack(np.meshgrid(across, across[::-1]), -1).reshape(-1, 2)
-    with toy.lock:
+    with toy.changed:
         toy.watched = time.monotonic()
         maps, _ = maps_at(toy.network, places, (asked.points, asked.points))
         with torch.no_grad():
@@ -295,21 +287,10 @@ def looked(toy: Toy, lens: str) -> Any:
     """A Finding about the net as it is, and its data. Raises UsageError for a lens that needs more."""
     if not set(find(lens).nouns) <= {"network", "data"}:
         raise UsageError(f"The lens {lens!r} needs an input.", "Choose one that takes a network and data.")
-    with toy.lock:
+    with toy.changed:
         network = replace(toy.network, module=copy.deepcopy(toy.network.module))
     nouns = {"network": network, "data": toy.data}
     return look(lens, *(nouns[noun] for noun in find(lens).nouns))
-
-
-def updates(toy: Toy) -> Iterator[dict[str, Any]]:
-    """The toy's reports as they change, the newest only; an empty one now and then keeps the line open."""
-    seen = -1
-    while True:
-        with toy.changed:
-            news = toy.changed.wait_for(lambda seen=seen: toy.version != seen, timeout=10)
-            seen, report = toy.version, toy.report()
-        yield report if news else {}
-        time.sleep(OFTEN / 2)
 
 
 def add(app: FastAPI) -> None:
@@ -324,34 +305,28 @@ def add(app: FastAPI) -> None:
     def control_toy(name: str, order: ToyOrder) -> dict[str, Any]:
         """Play, pause, one step; set a weight, undo, redo; train differently from here."""
         toy = of(name)
-        tell(toy, order)
+        control(toy, order)
         return toy.report()
 
     @app.get("/api/toys/{name}/events")
     def toy_events(name: str) -> StreamingResponse:
         """The toy's reports as they change (server-sent events)."""
-        toy = of(name)
-        lines = (f"data: {json.dumps(report)}\n\n" if report else ": waiting\n\n" for report in updates(toy))
-        return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return events(of(name))
 
     @app.post("/api/toys/{name}/points")
     def toy_points(name: str) -> Response:
         """The points and their classes."""
-        return _binary(points_of(of(name)))
+        return binary(points_of(of(name)))
 
     @app.post("/api/toys/{name}/picture")
     def toy_picture(name: str, asked: ToyPicture) -> Response:
         """Every neuron's decision map, the weights, and one place opened, all of one moment."""
-        return _binary(picture(of(name), asked))
+        return binary(picture(of(name), asked))
 
     @app.post("/api/toys/{name}/look/{lens}")
     def toy_look(name: str, lens: str) -> Response:
         """A Finding about the net as it is now."""
-        return _binary(looked(of(name), lens))
-
-
-def _binary(value: Any) -> Response:
-    return Response(frame(value), media_type="application/octet-stream")
+        return binary(looked(of(name), lens))
 
 
 def _plain(value: float) -> float | None:
