@@ -1,4 +1,4 @@
-"""Labelled examples: the bundled digits, MNIST, optdigits, toy problems, and the user's own folders and CSV files."""
+"""Labelled examples: pictures, sounds, names and measurements that come along, toy problems, and the user's own files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ _NAMES = {
     "xor": "four clusters that no line tells apart: do two numbers differ in sign?",
     "spirals": "two spirals around each other: which one is a point of?",
     "circles": "a disc and a ring around it: which one is a point of?",
+    "vowels": "2,000 sounds of ten vowels, 64 ms each, generated from the resonances of a mouth",
+    "colour-names": "949 names that people gave to colours, as the letters in them, and five kinds of colour",
+    "tumours": "569 breast tumours, 30 numbers each measured on their cells (Wisconsin), bundled with scikit-learn",
     "mnist": "70,000 handwritten digits of 28 × 28 pixels; fetched once, or read from a folder of IDX files",
 }
 
@@ -32,7 +35,7 @@ def load(source: str | Path, **options: Any) -> Dataset:
     """A Dataset from a name, a CSV file, or a folder (images by class, MNIST's IDX files, or optdigits.tra and .tes).
 
     Options go to the loader: `label`, `shape`, `scale` for a CSV; `size`, `colour`, `ink` for a folder of images;
-    `points`, `noise`, `seed` for xor, spirals and circles.
+    `points`, `noise`, `seed` for xor, spirals and circles; `count`, `noise`, `seed` for vowels.
     Raises UnknownName or DataError, saying what was found and what to do.
 
     >>> len(load("digits"))
@@ -48,6 +51,18 @@ def load(source: str | Path, **options: Any) -> Dataset:
             from .tiles import tiles
 
             return tiles(**options)
+        if text == "vowels":
+            from .vowels import vowels
+
+            return vowels(**options)
+        if text == "colour-names":
+            from .colour_names import colour_names
+
+            return colour_names(**options)
+        if text == "tumours":
+            from .tumours import tumours
+
+            return tumours(**options)
         if text == "mnist":
             from .mnist import mnist
 
