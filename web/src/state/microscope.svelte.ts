@@ -58,6 +58,7 @@ export class Microscope {
   darkness = $state(0);
   noise = $state(0);
   wiped: [number, number, number][] = $state.raw([]);
+  wiping = $state(false); // the pointer wipes parts out
   stage = $state(0);
   tab: Tab = $state('layers');
   target = $state('');
@@ -170,6 +171,10 @@ export class Microscope {
   pause() {
     this.playing = false;
     clearInterval(this.timer);
+  }
+  /** Take the last wipe back. */
+  unwipe() {
+    this.wiped = this.wiped.slice(0, -1);
   }
   restore() {
     [this.blur, this.darkness, this.noise, this.wiped] = [0, 0, 0, []];

@@ -187,6 +187,7 @@ export class Race {
     await this.begin();
   }
   async goBack() {
+    if (this.from === 'random') return;
     this.from = 'random';
     await this.begin();
   }
@@ -197,6 +198,10 @@ export class Race {
     } catch (error) {
       this.failure = error as Failure;
     }
+  }
+  /** Hold the race, or let it go on. */
+  hold() {
+    if (this.running) void this.tell({ pace: this.now?.pace === 'paused' ? this.pace : 'paused' });
   }
   toggle(name: string) {
     this.chosen = this.chosen.includes(name) ? this.chosen.filter((one) => one !== name) : [...this.chosen, name].slice(-8);

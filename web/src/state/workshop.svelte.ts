@@ -335,6 +335,9 @@ export class Workshop {
       this.fail(error);
     }
   }
+  play() {
+    if (this.isRun) void (this.playing ? this.tell({ do: 'pause', settings: {} }) : this.go('play'));
+  }
   /** Play or step from what is on screen: an earlier step is first rewound to. */
   async go(what: 'play' | 'step') {
     if (this.step !== null && this.report?.latest && this.step < this.report.latest.index) await this.tell({ do: 'rewind', to: this.step, settings: {} });
