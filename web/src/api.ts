@@ -199,6 +199,16 @@ export function look(lens: string, body: Record<string, unknown>, signal?: Abort
   return followed(lens.replaceAll('_', ' '), (ticket) => binary<Finding>('/api/look', { lens, ...body }, signal, ticket));
 }
 
+/** Orders go one after another: each meets what the one before it has changed. */
+export function inLine(): <T>(give: () => Promise<T>) => Promise<T> {
+  let line: Promise<unknown> = Promise.resolve();
+  return (give) => {
+    const given = line.then(give);
+    line = given.catch(() => undefined);
+    return given;
+  };
+}
+
 /** Runs one request at a time; while one is under way only the newest of the later ones is kept. */
 export function latestWins<T>(done: (value: T) => void, failed: (error: Failure) => void): (make: () => Promise<T>) => void {
   let running = false;

@@ -1,6 +1,8 @@
 // The Dream page: what to dream, the dreams there are, the one on screen and which of its layers. All of it is in the URL.
-import { Failure, json, latestWins, look, type Finding } from '../api';
+import { Failure, json, latestWins, list, look, type Finding } from '../api';
 import { uploaded } from './photos';
+import { permalink } from './permalink.svelte';
+import { reports } from './reports';
 
 export interface DreamReport {
   id: string;
@@ -42,13 +44,13 @@ export class Dreams {
   measures = $state.raw<Finding | null>(null);
   measuring = $state(false);
   wall = $state.raw<Finding | null>(null);
-  walling = $state(false);
+  walling = $state(''); // the layer whose wall is on its way
   failure = $state.raw<Failure | null>(null);
   playing = $state(false);
   private timer: ReturnType<typeof setInterval> | undefined;
-  private events: EventSource | null = null;
-  private readonly seeMeasures = latestWins<Finding>((found) => ([this.measures, this.measuring] = [found, false]), (error) => ([this.failure, this.measuring] = [error, false]));
-  private readonly seeWall = latestWins<Finding>((found) => ([this.wall, this.walling] = [found, false]), (error) => ([this.failure, this.walling] = [error, false]));
+  private resumed = $state(0); // a dream that goes on is followed anew
+  private readonly seeMeasures = latestWins<Finding | null>((found) => ([this.measures, this.measuring] = [found, false]), (error) => ([this.failure, this.measuring] = [error, false]));
+  private readonly seeWall = latestWins<Finding | null>((found) => ([this.wall, this.walling] = [found, '']), (error) => ([this.failure, this.walling] = [error, '']));
 
   get layers(): string[] {
     return this.now?.layers ?? [];
@@ -87,30 +89,25 @@ export class Dreams {
     void this.list(!location.search);
     $effect(() => {
       const id = this.id;
-      this.events?.close();
+      void this.resumed;
       if (!id) return void (this.now = null);
       [this.measures, this.wall] = [null, null];
-      const events = (this.events = new EventSource(`/api/dreams/${id}/events`));
-      events.onmessage = (message) => {
-        const report = JSON.parse(message.data) as DreamReport;
-        if (report.id !== this.id) return;
+      const heard = (report: DreamReport) => {
         this.now = report;
-        if (['done', 'failed', 'stopped'].includes(report.status)) {
-          events.close();
-          void this.list();
-        }
+        const ended = ['done', 'failed', 'stopped'].includes(report.status);
+        if (ended) void this.list();
+        return ended;
       };
-      events.onerror = () => {
-        if (events.readyState === EventSource.CLOSED && !this.now) this.failure = new Failure(`The dream ${id} is not on this machine.`, 'Dream it anew, or choose another.');
+      const lost = () => {
+        if (!this.now) this.failure = new Failure(`The dream ${id} is not on this machine.`, 'Dream it anew, or choose another.');
       };
-      return () => events.close();
+      return reports<DreamReport>(`/api/dreams/${id}/events`, heard, lost);
     });
-    $effect(() => {
+    permalink(() => {
       const query = new URLSearchParams({ net: this.address, photo: this.photo, ...Object.fromEntries(SETTINGS.map(([name]) => [name, String(this.settings[name])])) });
       if (this.id) query.set('dream', this.id);
       if (this.rung >= 0) query.set('rung', String(this.rung));
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
+      return query;
     });
     $effect(() => () => clearInterval(this.timer));
   }
@@ -125,7 +122,7 @@ export class Dreams {
       this.failure = error as Failure;
     }
   }
-  async begin(more: { layers?: string; unit?: number; target?: string } = {}) {
+  async begin(more: { network?: { address: string }; photo?: string; layers?: string; unit?: number; target?: string } = {}) {
     try {
       const body = { network: { address: this.address }, photo: this.photo, layers: 'all', ...more, settings: $state.snapshot(this.settings) };
       const report = await json<DreamReport>('/api/dreams', body);
@@ -141,11 +138,7 @@ export class Dreams {
       const report = await json<DreamReport>(`/api/dreams/${id}/control`, { do: order, settings });
       if (id === this.id) {
         this.now = report;
-        if (order === 'resume') {
-          this.id = '';
-          await Promise.resolve();
-          this.id = id;
-        }
+        if (order === 'resume') this.resumed += 1;
       }
       await this.list();
     } catch (error) {
@@ -170,13 +163,27 @@ export class Dreams {
     const { octaves, steps, strength, jitter, budget, seed } = settings;
     this.measuring = true;
     const chosen = Object.fromEntries(Object.entries({ octaves, steps, strength, jitter, budget: budget || undefined, seed }).filter(([, value]) => value !== undefined));
-    this.seeMeasures(() => look('dream_measures', { network, input: { photo }, options: { layers, ...chosen } }));
+    this.seeMeasures(this.ofThis(() => look('dream_measures', { network, input: { photo }, options: { layers, ...chosen } })));
   }
-  /** What the strongest maps of a layer look for, each as a picture made from noise. */
-  channels(layer: string, units: number[]) {
-    this.walling = true;
-    const body = { network: { address: this.address }, options: { layer, units: units.join(','), steps: 64 } };
-    this.seeWall(() => look('feature_visualization', body));
+  /** What the strongest maps of the layer on screen look for, each as a picture made from noise. */
+  channels() {
+    const layer = this.layers[Math.min(this.shown, this.count - 1)];
+    if (!this.now || !layer || layer.includes(',')) return;
+    const { network, photo } = this.now.asked;
+    this.walling = layer;
+    this.seeWall(this.ofThis(async () => {
+      // The nine maps that this photo excites most: their pictures say what they look for.
+      const found = await look('feature_maps', { network, input: { photo }, options: { layers: layer, count: 9 } });
+      return look('feature_visualization', { network, options: { layer, units: list(found.numbers['units 0']).join(','), steps: 64 } });
+    }));
+  }
+  /** Nothing, when another dream is on screen by the time it is found. */
+  private ofThis(find: () => Promise<Finding>): () => Promise<Finding | null> {
+    const id = this.id;
+    return async () => {
+      const found = await find();
+      return id === this.id ? found : null;
+    };
   }
   go(rung: number) {
     this.rung = Math.min(this.count, Math.max(0, rung));

@@ -2,6 +2,7 @@
 import {
   Failure, json, latestWins, list, look, type Catalogue, type Finding, type NetworkAbout, type Numbers,
 } from '../api';
+import { permalink } from './permalink.svelte';
 
 export type Pick = { kind: 'token'; layer: number; word: number } | { kind: 'pair'; layer: number; a: number; b: number } | { kind: 'sieve'; layer: number };
 export type Tab = 'relations' | 'boxes' | 'attention' | 'left' | 'compare' | 'claims' | 'essay';
@@ -125,7 +126,7 @@ export class GoldMine {
         (found) => {
           if (address === this.shown) [this.about, this.opened] = [found, true];
         },
-        (error) => (this.failure = error),
+        (error) => address === this.shown && (this.failure = error),
       );
     });
     $effect(() => {
@@ -159,15 +160,11 @@ export class GoldMine {
       const body = { network: this.network, input: { text: this.sentence }, options: { other: this.other } };
       this.seeCompared(() => look('compare_sentences', body));
     });
-    $effect(() => {
-      const query = this.query();
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
-    });
+    permalink(() => this.query());
     $effect(() => () => clearInterval(this.timer));
   }
 
-  private query(): string {
+  private query(): URLSearchParams {
     const query = new URLSearchParams({ net: this.address, text: this.sentence, layer: String(this.layer), tab: this.tab });
     if (this.untrained) query.set('untrained', '1');
     if (this.other) query.set('other', this.other);
@@ -175,7 +172,7 @@ export class GoldMine {
     if (this.slow) query.set('slow', '1');
     if (this.step) query.set('step', String(this.step));
     if (this.pick) query.set('open', Object.values(this.pick).join(':'));
-    return query.toString();
+    return query;
   }
   private timeout: ReturnType<typeof setTimeout> | undefined;
   private settled() {

@@ -1,5 +1,6 @@
 // The landscape of one network: its loss over a plane, along the line to another network, and how it bends.
 import { Failure, json, look, type Catalogue, type Finding, type NetworkAbout, type RunAbout } from '../api';
+import { permalink } from './permalink.svelte';
 
 export class Landscape {
   address = $state('64-16-10');
@@ -42,14 +43,13 @@ export class Landscape {
     if (turn.length === 3 && turn.every(Number.isFinite)) this.turn = [turn[0]!, Math.min(90, Math.max(2, turn[1]!)), Math.min(6, Math.max(0.6, turn[2]!))];
     void this.list();
     void this.draw();
-    $effect(() => {
+    permalink(() => {
       const query = new URLSearchParams({ net: this.address, plane: this.plane, other: this.other, part: this.part, seed: String(this.seed), reach: String(this.reach), view: this.view });
       if (this.view === '3d') {
         query.set('turn', this.turn.map((v) => Number(v.toFixed(2))).join(','));
         if (this.scale === 'rank') query.set('height', 'rank');
       }
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
+      return query;
     });
   }
   private async list() {
@@ -77,6 +77,7 @@ export class Landscape {
     const mine = ++this.asked;
     [this.busy, this.failures, this.picked] = [true, {}, null];
     const tried = async (part: 'surface' | 'line' | 'bend', make: () => Promise<Finding>) => {
+      if (mine !== this.asked) return;
       try {
         const found = await make();
         if (mine === this.asked) this[part] = found;
@@ -86,13 +87,15 @@ export class Landscape {
     };
     try {
       const network = { address: this.address };
-      this.about = await json<NetworkAbout>('/api/network', network);
-      const data = { ...this.about.data, part: this.part };
+      const about = await json<NetworkAbout>('/api/network', network);
+      if (mine !== this.asked) return;
+      this.about = about;
+      const data = { ...about.data, part: this.part };
       const way = { directions: 'between', other: this.other };
       const options = this.plane === 'between' ? { ...way, seed: this.seed, reach: this.reach } : { seed: this.seed, reach: this.reach };
       await tried('surface', () => look('loss_landscape', { network, data, options: { ...options, size: 41 } }));
       if (this.other) await tried('line', () => look('loss_landscape', { network, data, options: { ...way, dimensions: 1, size: 61, reach: 1.5 } }));
-      else this.line = null;
+      else if (mine === this.asked) this.line = null;
       await tried('bend', () => look('curvature', { network, data, options: { count: 5 } }));
     } catch (error) {
       if (mine === this.asked) this.failures = { surface: error as Failure };

@@ -1,5 +1,7 @@
 // Methods: is the network as sure as it is right, would more data help, and which ingredient of training does.
-import { binary, Failure, json, list, look, type Catalogue, type Finding, type Images, type NetworkAbout } from '../api';
+import { binary, Failure, json, latestWins, list, look, type Catalogue, type Finding, type Images, type NetworkAbout } from '../api';
+import { permalink } from './permalink.svelte';
+import { reports } from './reports';
 
 export interface MethodReport {
   id: string;
@@ -24,29 +26,24 @@ export class Experiment {
   now = $state.raw<MethodReport | null>(null);
   finding = $state.raw<Finding | null>(null);
   failure = $state.raw<Failure | null>(null);
-  private events: EventSource | null = null;
+  private leave = () => {};
+  private make = latestWins<MethodReport | null>((report) => report && this.follow(report), (error) => (this.failure = error));
 
   get running() {
     return this.now?.status === 'running';
   }
-  async begin(body: Record<string, unknown>) {
-    this.close();
-    [this.now, this.finding, this.failure] = [null, null, null];
-    try {
-      const report = (this.now = await json<MethodReport>('/api/methods', body));
-      const events = (this.events = new EventSource(`/api/methods/${report.id}/events`));
-      events.onmessage = (message) => {
-        const said = JSON.parse(message.data) as MethodReport;
-        if (said.id !== this.now?.id) return;
-        this.now = said;
-        if (said.status === 'running') return;
-        events.close();
-        if (said.status === 'failed') this.failure = new Failure(said.message, 'Change the settings and run it again.');
-        if (said.status === 'done') void this.fetch(said.id);
-      };
-    } catch (error) {
-      this.failure = error as Failure;
-    }
+  begin(body: Record<string, unknown>) {
+    this.clear();
+    this.make(() => json<MethodReport>('/api/methods', body));
+  }
+  private follow(report: MethodReport) {
+    this.now = report;
+    this.leave = reports<MethodReport>(`/api/methods/${report.id}/events`, (said) => {
+      this.now = said;
+      if (said.status === 'failed') this.failure = new Failure(said.message, 'Change the settings and run it again.');
+      if (said.status === 'done') void this.fetch(said.id);
+      return said.status !== 'running';
+    });
   }
   private async fetch(id: string) {
     try {
@@ -63,8 +60,11 @@ export class Experiment {
       this.failure = error as Failure;
     }
   }
-  close() {
-    this.events?.close();
+  /** As if none had begun, also the one that is beginning. */
+  clear() {
+    this.leave();
+    this.make(() => Promise.resolve(null));
+    [this.now, this.finding, this.failure] = [null, null, null];
   }
 }
 
@@ -109,7 +109,7 @@ export class Methods {
     json<Catalogue>('/api/catalogue').then((found) => (this.catalogue = found), (error) => (this.failure = error));
     this.open(this.panel);
     if (query.has('row')) this.picked = whole('row', 0, 0, 200);
-    $effect(() => {
+    permalink(() => {
       const query = new URLSearchParams({ net: this.address, show: this.panel });
       if (this.panel === 'calibration') query.set('bins', String(this.bins));
       else {
@@ -118,12 +118,11 @@ export class Methods {
         else query.set('epochs', String(this.epochs)), query.set('limit', String(this.limit));
       }
       if (this.picked !== null) query.set('row', String(this.picked));
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
+      return query;
     });
     $effect(() => () => {
-      this.scaling.close();
-      this.ablation.close();
+      this.scaling.clear();
+      this.ablation.clear();
     });
   }
   /** Show a panel; what was never measured for this network begins. */
@@ -137,8 +136,7 @@ export class Methods {
     [this.calibration, this.images, this.picked] = [null, null, null];
     for (const one of [this.scaling, this.ablation]) {
       if (one.running) void one.stop();
-      one.close();
-      [one.now, one.finding, one.failure] = [null, null, null];
+      one.clear();
     }
     this.measure();
   }
@@ -154,7 +152,7 @@ export class Methods {
       this.dataOf(address).then(
         (data) => {
           const more = { ...body, data: { ...data, part: 'train' } };
-          if (address === this.address) void this[panel].begin(panel === 'scaling' ? { ...more, updates } : { ...more, epochs, limit });
+          if (address === this.address) this[panel].begin(panel === 'scaling' ? { ...more, updates } : { ...more, epochs, limit });
         },
         (error) => (this.failure = error),
       );

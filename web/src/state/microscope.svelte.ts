@@ -1,6 +1,7 @@
 // The Microscope: a photo, a network that looks at it, the stage on screen, and what is open. All of it is in the URL.
 import { Failure, json, latestWins, look, type Finding, type LayerAbout, type NetworkAbout } from '../api';
 import { uploaded } from './photos';
+import { permalink } from './permalink.svelte';
 
 export type Tab = 'layers' | 'where' | 'change' | 'beside' | 'filters';
 const TABS: Tab[] = ['layers', 'where', 'change', 'beside', 'filters'];
@@ -125,7 +126,7 @@ export class Microscope {
           this.stage = Math.min(this.stage, this.stages.length - 1);
           this.opened = true;
         },
-        (error) => (this.failure = error),
+        (error) => address === this.shown && (this.failure = error),
       );
     });
     $effect(() => {
@@ -139,14 +140,10 @@ export class Microscope {
       const body = { network: this.network, input: this.input, options: { layers: this.stages.map((s) => s.out.name).join(','), count: 12 } };
       this.seeMaps(() => look('feature_maps', body));
     });
-    $effect(() => {
-      const query = this.query();
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
-    });
+    permalink(() => this.query());
     $effect(() => () => clearInterval(this.timer));
   }
-  private query(): string {
+  private query(): URLSearchParams {
     const query = new URLSearchParams({ net: this.address, photo: this.photo, stage: String(this.stage), tab: this.tab });
     if (this.untrained) query.set('untrained', '1');
     for (const name of ['blur', 'darkness', 'noise'] as const) if (this[name]) query.set(name, String(this[name]));
@@ -154,7 +151,7 @@ export class Microscope {
     if (this.target) query.set('target', this.target);
     if (this.tab === 'beside') query.set('beside', this.beside);
     if (this.pick) query.set('open', [this.pick.layer, this.pick.unit, this.pick.row, this.pick.column].join(':'));
-    return query.toString();
+    return query;
   }
   go(stage: number) {
     this.stage = Math.min(this.stages.length - 1, Math.max(0, stage));

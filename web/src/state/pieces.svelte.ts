@@ -1,6 +1,7 @@
 // An architecture piece worked on one example: what is set, which place is looked at, which sub-step, which number.
 import { binary, Failure, json, latestWins, list, type Check, type Numbers } from '../api';
 import { LAYOUTS, spoken, type Options, type Part, type Sub } from '../pages/Learning/pieces/layout';
+import { permalink } from './permalink.svelte';
 
 export interface Control {
   name: string;
@@ -137,15 +138,14 @@ export class Pieces {
       if (!spot || !report) open(() => Promise.resolve(null));
       else open(() => binary<Opened>('/api/piece/number', { ...body, array: spot.array, at: spot.index }));
     });
-    $effect(() => {
+    permalink(() => {
       const query = new URLSearchParams({ piece: this.piece, digit: String(this.index), seed: String(this.seed), step: String(this.at) });
       if (this.upstream === 'ones') query.set('slope', 'ones');
       if (this.about?.pick === 'text') query.set('text', this.text);
       for (const [name, value] of Object.entries(this.options)) query.set(`o.${name}`, String(value));
       if (this.edits.length) query.set('edits', this.edits.map((edit) => `${edit.array}:${edit.index.join('.')}:${edit.value}`).join(','));
       query.set('at', Object.entries(this.place).map(([letter, at]) => `${letter}:${at}`).join(','));
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
+      return query;
     });
     $effect(() => () => clearTimeout(this.timer));
   }

@@ -1,5 +1,7 @@
 // A race of optimizers: all from one start, their losses, their paths, and the surface they cross.
-import { binary, Failure, json, type Catalogue, type Numbers } from '../api';
+import { binary, Failure, inLine, json, latestWins, type Catalogue, type Numbers } from '../api';
+import { permalink } from './permalink.svelte';
+import { reports } from './reports';
 
 export interface Plane {
   number: number;
@@ -70,7 +72,8 @@ export class Race {
   aim = $state.raw<[x: number, y: number] | null>(null); // where the start is being moved to
   failure = $state.raw<Failure | null>(null);
   playing = $state(false);
-  private events: EventSource | null = null;
+  private leave = () => {}; // the race that is followed
+  private make = latestWins<[RaceReport, Race['changes']]>(([report, changes]) => this.made(report, changes), (error) => (this.failure = error));
   private mapped = '';
   private timer: ReturnType<typeof setInterval> | undefined;
 
@@ -110,8 +113,8 @@ export class Race {
     const turn = (query.get('turn') ?? '').split(',').map(Number);
     if (turn.length === 3 && turn.every(Number.isFinite)) this.turn = [turn[0]!, Math.min(90, Math.max(2, turn[1]!)), Math.min(6, Math.max(0.6, turn[2]!))];
     json<Catalogue>('/api/catalogue').then((found) => (this.catalogue = found), (error) => (this.failure = error));
-    void this.begin(true);
-    $effect(() => {
+    this.begin(true);
+    permalink(() => {
       const query = new URLSearchParams({ net: this.address, race: this.chosen.join(','), steps: String(this.steps), batch: String(this.batch), seed: String(this.seed) });
       if (this.lr) query.set('lr', this.lr);
       if (this.from !== 'random') query.set('start', this.from);
@@ -122,53 +125,51 @@ export class Race {
         query.set('turn', this.turn.map((v) => Number(v.toFixed(2))).join(','));
         if (this.scale === 'rank') query.set('height', 'rank');
       }
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
+      return query;
     });
     $effect(() => () => {
-      this.events?.close();
+      this.leave();
       clearInterval(this.timer);
     });
   }
   /** Race from the start; `again` with the rates changed at the same steps as before. */
-  async begin(again = false) {
+  begin(again = false) {
     this.pause();
-    try {
-      if (this.chosen.length < 2) throw new Failure('A race needs at least two optimizers.', 'Tick another one.');
-      const changes = again ? this.changes.filter(([, name]) => this.chosen.includes(name)) : [];
-      const body = { network: { address: this.address }, optimizers: this.chosen.join(','), steps: this.steps, batch: this.batch, seed: this.seed, lr: this.lr, start: this.from, pace: this.pace, changes };
-      const report = await json<RaceReport>('/api/races', body);
-      [this.failure, this.now, this.at, this.mapped, this.aim, this.changes] = [null, report, -1, '', null, changes];
-      this.events?.close();
-      const events = (this.events = new EventSource(`/api/races/${report.id}/events`));
-      events.onmessage = (message) => {
-        const said = JSON.parse(message.data) as RaceReport;
-        this.now = said;
-        if (said.changes.length > this.changes.length) this.changes = said.changes;
-        if (said.status === 'failed') this.failure = new Failure(said.message, 'Change what is raced, and race again.');
-        this.see(said);
-        if (!this.running) events.close();
-      };
-    } catch (error) {
-      this.failure = error as Failure;
-    }
+    if (this.chosen.length < 2) return void (this.failure = new Failure('A race needs at least two optimizers.', 'Tick another one.'));
+    const changes = again ? this.changes.filter(([, name]) => this.chosen.includes(name)) : [];
+    const body = { network: { address: this.address }, optimizers: this.chosen.join(','), steps: this.steps, batch: this.batch, seed: this.seed, lr: this.lr, start: this.from, pace: this.pace, changes };
+    this.make(async () => [await json<RaceReport>('/api/races', body), changes]);
+  }
+  private made(report: RaceReport, changes: Race['changes']) {
+    [this.failure, this.now, this.at, this.mapped, this.aim, this.changes] = [null, report, -1, '', null, changes];
+    this.leave();
+    this.leave = reports<RaceReport>(`/api/races/${report.id}/events`, (said) => {
+      this.seen(said);
+      if (said.changes.length > this.changes.length) this.changes = said.changes;
+      if (said.status === 'failed') this.failure = new Failure(said.message, 'Change what is raced, and race again.');
+      this.see(said);
+      return ['done', 'stopped', 'failed'].includes(said.status);
+    });
+  }
+  private seen(said: RaceReport) {
+    if (said.id === this.now?.id && said.version >= this.now.version) this.now = said;
   }
   /** Draw the paths in the plane they are in; a new plane is seen when its surface is here. */
   private see(said: RaceReport) {
     if (!said.plane) return;
     const shown = `${said.id} ${said.plane.number}`, wanted = `${shown} ${said.plane.done}`;
-    if (this.seen === shown && this.scene) this.scene = { ...this.scene, plane: { ...said.plane, done: this.scene.surface.done }, paths: said.paths };
+    if (this.drawn === shown && this.scene) this.scene = { ...this.scene, plane: { ...said.plane, done: this.scene.surface.done }, paths: said.paths };
     if (wanted !== this.mapped) void this.fetchSurface(said.id, wanted);
   }
-  private seen = '';
+  private drawn = ''; // the plane that is seen
   private async fetchSurface(id: string, wanted: string) {
     this.mapped = wanted;
     try {
       const surface = await binary<Surface>(`/api/races/${id}/surface`, undefined);
       const now = this.now;
       if (id !== now?.id || now.plane?.number !== surface.plane) return; // a newer one is on its way
-      if (this.seen !== `${id} ${surface.plane}`) this.aim = null;
-      this.seen = `${id} ${surface.plane}`;
+      if (this.drawn !== `${id} ${surface.plane}`) this.aim = null;
+      this.drawn = `${id} ${surface.plane}`;
       this.scene = { plane: now.plane, surface, paths: now.paths };
     } catch (error) {
       this.failure = error as Failure;
@@ -184,24 +185,28 @@ export class Race {
       this.failure = error as Failure;
       return;
     }
-    await this.begin();
+    this.begin();
   }
-  async goBack() {
+  goBack() {
     if (this.from === 'random') return;
     this.from = 'random';
-    await this.begin();
+    this.begin();
   }
-  async tell(order: { stop?: boolean; pace?: Pace; rates?: Record<string, number> }) {
-    if (!this.now) return;
+  private inLine = inLine();
+  async tell(orders: () => { stop?: boolean; pace?: Pace; rates?: Record<string, number> } | null) {
+    const id = this.now?.id;
     try {
-      await json(`/api/races/${this.now.id}/control`, order);
+      await this.inLine(async () => {
+        const order = orders();
+        if (order && id && id === this.now?.id) this.seen(await json<RaceReport>(`/api/races/${id}/control`, order));
+      });
     } catch (error) {
       this.failure = error as Failure;
     }
   }
   /** Hold the race, or let it go on. */
   hold() {
-    if (this.running) void this.tell({ pace: this.now?.pace === 'paused' ? this.pace : 'paused' });
+    void this.tell(() => (this.running ? { pace: this.now?.pace === 'paused' ? this.pace : 'paused' } : null));
   }
   toggle(name: string) {
     this.chosen = this.chosen.includes(name) ? this.chosen.filter((one) => one !== name) : [...this.chosen, name].slice(-8);

@@ -1,5 +1,6 @@
 // A recording, scrubbed: its curves, its tensors at a step, one number through all steps, and the answers that flip.
 import { binary, Failure, json, latestWins, list, type Numbers } from '../api';
+import { permalink } from './permalink.svelte';
 
 export interface Row { address: string; kind: 'recording' | 'run'; model: string; created: number; steps: number; last: number | null; bytes: number; state: string; live: boolean; trouble: string }
 export interface Film {
@@ -118,7 +119,7 @@ export class Recordings {
     [this.entry, this.row, this.column] = [whole('input') ?? 0, whole('row') ?? 0, whole('column') ?? 0];
     [this.change, this.onward] = [query.has('change'), query.has('onward')];
     void this.begin();
-    $effect(() => {
+    permalink(() => {
       const query = new URLSearchParams();
       if (this.address) query.set('recording', this.address);
       if (this.at !== null) query.set('step', String(this.at));
@@ -127,9 +128,7 @@ export class Recordings {
       if (this.cell !== null) query.set('cell', String(this.cell));
       if (this.change) query.set('change', '1');
       if (this.onward) query.set('onward', '1');
-      const text = query.toString();
-      const timer = setTimeout(() => history.replaceState(null, '', location.pathname + (text && `?${text}`)), 150);
-      return () => clearTimeout(timer);
+      return query;
     });
     $effect(() => {
       if (!this.film || !this.name || this.index < 0 || this.torn || this.absent) return;

@@ -1,5 +1,7 @@
 // A small net on a toy problem: its settings, the newest picture of it, the curves so far, and what is opened.
-import { binary, Failure, json, latestWins, type Finding, type Numbers } from '../api';
+import { binary, Failure, inLine, json, latestWins, type Finding, type Numbers } from '../api';
+import { permalink } from './permalink.svelte';
+import { reports } from './reports';
 
 export interface ToyReport {
   id: string;
@@ -59,10 +61,10 @@ export class Toys {
   failure = $state.raw<Failure | null>(null);
   collapse = $state.raw<Finding | null>(null);
   functions = $state.raw<Finding | null>(null);
-  private events: EventSource | null = null;
+  private leave = () => {}; // the net that is followed
   private every = 1;
-  private begun = 0;
   private opening = false; // the page trains by itself, until then or until somebody acts
+  private make = latestWins<[ToyReport, Points]>(([report, points]) => this.made(report, points), (error) => (this.failure = error));
   private show = latestWins<Picture>((picture) => this.shown(picture), (error) => (this.failure = error));
   private find = latestWins<[Finding | null, Finding | null]>(([collapse, functions]) => ([this.collapse, this.functions] = [collapse, functions]), (error) => (this.failure = error));
 
@@ -100,9 +102,9 @@ export class Toys {
     if (query.get('about') === 'activation') this.about = 'activation';
     const weights = query.has('weights') ? unpacked(query.get('weights')!) : null;
     const still = weights !== null || query.get('play') === '0' || matchMedia('(prefers-reduced-motion: reduce)').matches;
-    void this.begin(weights, Math.round(number('updates', 0, 0, 1e9)), !still);
+    this.begin(weights, Math.round(number('updates', 0, 0, 1e9)), !still);
     // The address holds the weights too, so a link opens exactly this net; written while nothing moves.
-    $effect(() => {
+    permalink(() => {
       const query = new URLSearchParams({
         problem: this.problem, noise: String(this.noise), hidden: this.hidden.join(','), activation: this.activation, optimizer: this.optimizer,
         lr: String(this.lr), seed: String(this.seed), speed: this.speed, place: this.place.join(','),
@@ -110,44 +112,40 @@ export class Toys {
       if (this.chosen) query.set('neuron', `${this.chosen.layer}.${this.chosen.unit}`);
       if (this.about) query.set('about', this.about);
       const picture = this.picture;
-      if (!picture || this.playing || this.opening) return;
+      if (!picture || this.playing || this.opening) return null;
       if (picture.report.updates || picture.report.undo || weights) {
         query.set('updates', String(picture.report.updates));
         query.set('weights', packed(Array.from(picture.weights.values as Float64Array)));
       } else query.set('play', '0');
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
+      return query;
     });
-    $effect(() => () => this.events?.close());
+    $effect(() => () => this.leave());
   }
 
-  async begin(weights: number[] | null = null, updates = 0, play = false) {
-    const turn = ++this.begun;
+  begin(weights: number[] | null = null, updates = 0, play = false) {
     this.opening = play;
-    try {
-      const body = {
-        problem: this.problem, noise: this.noise, hidden: this.hidden, activation: this.activation, optimizer: this.optimizer, lr: this.lr,
-        seed: this.seed, weights, updates: weights ? updates : 0,
-      };
-      if (this.now && this.playing) await this.tell({ do: 'pause' });
+    const body = {
+      problem: this.problem, noise: this.noise, hidden: this.hidden, activation: this.activation, optimizer: this.optimizer, lr: this.lr,
+      seed: this.seed, weights, updates: weights ? updates : 0,
+    };
+    this.make(async () => {
+      if (this.playing) await this.tell(() => ({ do: 'pause' }));
       const report = await json<ToyReport>('/api/toys', body);
-      const points = await binary<Points>(`/api/toys/${report.id}/points`, {});
-      if (turn !== this.begun) return; // a later one has begun meanwhile
-      [this.failure, this.points, this.curves, this.every, this.collapse, this.functions] = [null, points, [], 1, null, null];
-      if (this.chosen && this.chosen.unit >= (this.sizes[this.chosen.layer + 1] ?? 0)) this.chosen = null;
-      this.seen(report);
-      this.events?.close();
-      const events = (this.events = new EventSource(`/api/toys/${report.id}/events`));
-      events.onmessage = (message) => this.seen(JSON.parse(message.data) as ToyReport);
-      if (this.opening) void this.order({ do: 'play', speed: this.speed });
-    } catch (error) {
-      if (turn === this.begun) this.failure = error as Failure;
-    }
+      return [report, await binary<Points>(`/api/toys/${report.id}/points`, {})];
+    });
+  }
+  private made(report: ToyReport, points: Points) {
+    [this.failure, this.points, this.curves, this.every, this.collapse, this.functions] = [null, points, [], 1, null, null];
+    if (this.chosen && this.chosen.unit >= (this.sizes[this.chosen.layer + 1] ?? 0)) this.chosen = null;
+    this.seen(report);
+    this.leave();
+    this.leave = reports<ToyReport>(`/api/toys/${report.id}/events`, (said) => this.seen(said));
+    if (this.opening) void this.order(() => ({ do: 'play', speed: this.speed }));
   }
   private seen(report: ToyReport) {
     if (this.now?.id === report.id && report.version < this.now.version) return;
     this.now = report;
-    if (this.opening && report.epoch >= SHOWN) void this.tell({ do: 'pause' });
+    if (this.opening && report.epoch >= SHOWN) void this.tell(() => ({ do: 'pause' }));
     if (report.status === 'failed') this.failure = new Failure(report.message, 'Start again, or lower the rate.');
     const last = this.curves.at(-1);
     if (!last || report.updates >= last.at + this.every) this.curves = [...this.curves, { at: report.updates, report }];
@@ -180,21 +178,16 @@ export class Toys {
   }
 
   // Orders go one after another: an undo right behind a drag takes back that drag, not the one before it.
-  private line: Promise<unknown> = Promise.resolve();
-  private inLine<T>(send: () => Promise<T>): Promise<T> {
-    const sent = this.line.then(send);
-    this.line = sent.catch(() => undefined);
-    return sent;
-  }
-  tell(order: Record<string, unknown>, possible = () => true) {
+  private inLine = inLine();
+  tell(orders: () => Record<string, unknown> | null) {
     this.opening = false;
-    return this.order(order, possible);
+    return this.order(orders);
   }
-  private async order(order: Record<string, unknown>, possible = () => true) {
+  private async order(orders: () => Record<string, unknown> | null) {
     try {
       await this.inLine(async () => {
-        const id = this.now?.id;
-        if (!id || !possible()) return;
+        const id = this.now?.id, order = orders();
+        if (!id || !order) return;
         const report = await json<ToyReport>(`/api/toys/${id}/control`, order);
         if (this.now?.id === id) this.seen(report);
       });
@@ -203,26 +196,26 @@ export class Toys {
     }
   }
   play() {
-    void this.tell({ do: this.playing ? 'pause' : 'play', speed: this.speed });
+    void this.tell(() => ({ do: this.playing ? 'pause' : 'play', speed: this.speed }));
   }
   step() {
-    void this.tell({ do: 'step' });
+    void this.tell(() => ({ do: 'step' }));
   }
   again() {
-    void this.begin();
+    this.begin();
   }
   hurry(speed: string) {
     this.speed = speed;
-    void this.tell({ do: 'change', speed });
+    void this.tell(() => ({ do: 'change', speed }));
   }
   train(change: { optimizer?: string; lr?: number }) {
     Object.assign(this, change);
-    void this.tell({ do: 'change', ...change });
+    void this.tell(() => ({ do: 'change', ...change }));
   }
   choose(change: { problem?: string; noise?: number; seed?: number; activation?: string; hidden?: number[] }) {
     Object.assign(this, change);
     if (change.problem) this.noise = NOISE[change.problem]!;
-    void this.begin();
+    this.begin();
   }
   deepen(by: number) {
     if (by > 0 && this.hidden.length < 4) this.choose({ hidden: [...this.hidden, this.hidden.at(-1) ?? 4] });
@@ -249,13 +242,13 @@ export class Toys {
     if (!id) return;
     const order = { do: 'set', weight: { parameter, index, value }, first };
     // The first of a movement must not be skipped: undo goes back to it.
-    if (first) void this.tell(order);
+    if (first) void this.tell(() => order);
     else this.setting(() => this.inLine(() => json<ToyReport>(`/api/toys/${id}/control`, order)));
   }
   undo() {
-    void this.tell({ do: 'undo' }, () => Boolean(this.now?.undo));
+    void this.tell(() => (this.now?.undo ? { do: 'undo' } : null));
   }
   redo() {
-    void this.tell({ do: 'redo' }, () => Boolean(this.now?.redo));
+    void this.tell(() => (this.now?.redo ? { do: 'redo' } : null));
   }
 }

@@ -1,11 +1,13 @@
 // Everything the Workshop shows, in one place: which network, which picture, what was changed by hand, what is open.
 // It all lives in the URL too; findings are asked for anew whenever what they depend on changes.
 import {
-  binary, Failure, json, latestWins, list, look, rowOf, single,
+  binary, Failure, inLine, json, latestWins, list, look, rowOf, single,
   type Catalogue, type ControlRequest, type DataRequest, type Finding, type Images, type NetworkAbout, type NetworkRequest,
   type RunHistory, type RunReport, type RunRequest, type StepLine,
 } from '../api';
 import { look as appearance } from './appearance.svelte';
+import { permalink } from './permalink.svelte';
+import { reports } from './reports';
 
 export type Entry =
   | { kind: 'neuron'; layer: string; unit: number }
@@ -53,7 +55,9 @@ export class Workshop {
 
   private undone: Snapshot[] = [];
   private done: Snapshot[] = [];
-  private events: EventSource | null = null;
+  private leave = () => {}; // the run that is followed
+  private opening = 0;
+  private pausing = false;
   private ready = $state(false);
 
   get isRun() {
@@ -110,11 +114,11 @@ export class Workshop {
     return this.steps.findLast((line) => line.index <= at) ?? null;
   }
 
-  private readonly lookAtPicture = latestWins<Finding>((found) => (this.activations = found), (error) => this.fail(error));
-  private readonly lookEarlier = latestWins<Finding | null>((found) => (this.earlier = found), () => (this.earlier = null));
+  private readonly lookAtPicture = latestWins<Finding>((found) => this.ready && (this.activations = found), (error) => this.fail(error));
+  private readonly lookEarlier = latestWins<Finding | null>((found) => this.ready && (this.earlier = found), () => (this.earlier = null));
   private readonly lookAtWeights = latestWins<Record<string, Finding>>((found) => (this.weights = found), (error) => this.fail(error));
   private readonly lookUnedited = latestWins<number>((accuracy) => (this.unedited = accuracy), () => (this.unedited = null));
-  private readonly lookAtMistakes = latestWins<Finding | null>((found) => (this.confusion = found), (error) => this.fail(error));
+  private readonly lookAtMistakes = latestWins<Finding | null>((found) => this.ready && (this.confusion = found), (error) => this.fail(error));
 
   fail(error: unknown) {
     this.failure = error instanceof Failure ? error : new Failure(String(error), 'Reload the page.');
@@ -126,13 +130,8 @@ export class Workshop {
     json<Catalogue>('/api/catalogue').then((found) => (this.catalogue = found), (error) => this.fail(error));
     this.watch();
     void this.open(this.address, true);
-    $effect(() => {
-      if (!this.ready) return;
-      const query = this.writeUrl();
-      const timer = setTimeout(() => history.replaceState(null, '', `${location.pathname}?${query}`), 150);
-      return () => clearTimeout(timer);
-    });
-    $effect(() => () => this.events?.close());
+    permalink(() => (this.ready ? this.query() : null));
+    $effect(() => () => this.leave());
   }
 
   private watch() {
@@ -170,19 +169,25 @@ export class Workshop {
   /** Open a network by its address; the picture stays when it fits. */
   async open(address: string, fromUrl = false) {
     this.failure = null;
-    const before = this.address;
+    const before = this.address, turn = ++this.opening;
+    const late = () => turn !== this.opening; // another one is being opened by now
     if (!fromUrl) [this.edits, this.off, this.stack, this.place, this.step, this.before] = [[], {}, [], -1, null, false];
     try {
-      this.events?.close();
+      this.leave();
       [this.run, this.report, this.steps, this.activations, this.confusion, this.earlier] = [null, null, [], null, null, null];
       this.ready = false;
       this.address = address;
       if (this.isRun) await this.follow();
-      this.about = await json<NetworkAbout>('/api/network', { address: this.shown });
-      await this.loadImages();
+      if (late()) return;
+      const about = await json<NetworkAbout>('/api/network', { address: this.shown });
+      if (late()) return;
+      this.about = about;
+      await this.loadImages(late);
+      if (late()) return;
       if (this.picture.length !== this.rows * this.columns) this.choose(this.origin ?? 0, false);
       this.ready = true;
     } catch (error) {
+      if (late()) return;
       this.fail(error);
       const failure = this.failure;
       if (!this.about && address !== '64-16-10') {
@@ -193,10 +198,12 @@ export class Workshop {
     }
   }
 
-  private async loadImages() {
+  private async loadImages(late: () => boolean) {
     try {
-      this.images = await binary<Images>('/api/data?count=500', { ...this.data, part: 'test' });
+      const images = await binary<Images>('/api/data?count=500', { ...this.data, part: 'test' });
+      if (!late()) this.images = images;
     } catch (error) {
+      if (late()) return;
       this.images = null;
       this.origin = null;
       if (this.picture.length !== this.rows * this.columns) this.picture = new Array(this.rows * this.columns).fill(0);
@@ -278,24 +285,18 @@ export class Workshop {
 
   /** Load a run's history and listen to it. */
   private async follow() {
-    const found = await json<RunHistory>(`/api/runs/${this.runName}`);
-    this.run = found;
-    this.report = found;
-    this.steps = found.steps;
-    this.listen();
-  }
-  private listen() {
-    this.events?.close();
-    const events = new EventSource(`/api/runs/${this.runName}/events`);
-    events.onmessage = (event) => {
-      const report = JSON.parse(event.data) as RunReport;
-      if (report.run !== this.runName) return;
+    const name = this.runName;
+    const found = await json<RunHistory>(`/api/runs/${name}`);
+    if (name !== this.runName) return;
+    [this.run, this.report, this.steps] = [found, found, found.steps];
+    this.leave();
+    this.leave = reports<RunReport>(`/api/runs/${name}/events`, (report) => {
       this.report = report;
       const last = this.steps[this.steps.length - 1];
       if (report.latest && (!last || report.latest.index > last.index)) this.steps = [...this.steps, report.latest];
-      if (this.playing) this.step = null;
-    };
-    this.events = events;
+      if (!this.playing) this.pausing = false;
+      else if (!this.pausing) this.step = null;
+    });
   }
 
   async begin(asked: RunRequest) {
@@ -319,29 +320,53 @@ export class Workshop {
     }
     throw new Failure('The run did not begin.', 'Look at the terminal that serves this page.');
   }
-  async tell(order: ControlRequest) {
+  // Orders go one after another; what each depends on is asked when its turn has come.
+  private inLine = inLine();
+  private async give(orders: () => Promise<void>) {
+    const name = this.runName;
     try {
       this.failure = null;
-      const report = await json<RunReport>(`/api/runs/${this.runName}/control`, order);
-      this.report = report;
-      if (order.do === 'rewind') {
-        await this.follow();
-        this.step = null;
-      } else if (order.do === 'play' || order.do === 'step') {
-        this.step = null;
-        this.did.trained = true;
-      }
+      await this.inLine(async () => {
+        if (name && name === this.runName) await orders();
+      });
     } catch (error) {
       this.fail(error);
     }
   }
-  play() {
-    if (this.isRun) void (this.playing ? this.tell({ do: 'pause', settings: {} }) : this.go('play'));
+  private async send(order: ControlRequest) {
+    const name = this.runName;
+    const report = await json<RunReport>(`/api/runs/${name}/control`, order);
+    if (name !== this.runName) return;
+    this.report = report;
+    if (order.do === 'rewind') {
+      await this.follow();
+      this.step = null;
+    } else if (order.do === 'play' || order.do === 'step') {
+      [this.step, this.pausing] = [null, false];
+      this.did.trained = true;
+    }
+  }
+  private async onward(what: 'play' | 'step') {
+    if (this.step !== null && this.report?.latest && this.step < this.report.latest.index) await this.send({ do: 'rewind', to: this.step, settings: {} });
+    await this.send({ do: what, speed: (this.report?.speed as 'fast') ?? 'fast', settings: {} });
+  }
+  tell(order: ControlRequest) {
+    return this.give(() => this.send(order));
   }
   /** Play or step from what is on screen: an earlier step is first rewound to. */
-  async go(what: 'play' | 'step') {
-    if (this.step !== null && this.report?.latest && this.step < this.report.latest.index) await this.tell({ do: 'rewind', to: this.step, settings: {} });
-    await this.tell({ do: what, speed: (this.report?.speed as 'fast') ?? 'fast', settings: {} });
+  go(what: 'play' | 'step') {
+    return this.give(() => this.onward(what));
+  }
+  play() {
+    return this.give(() => (this.playing ? this.send({ do: 'pause', settings: {} }) : this.onward('play')));
+  }
+  /** Show a recorded step; what plays is paused, and what it still reports meanwhile does not lead away from there. */
+  seek(place: number) {
+    if (this.playing && !this.pausing) {
+      this.pausing = true;
+      void this.tell({ do: 'pause', settings: {} });
+    }
+    this.step = place === this.recorded.at(-1) ? null : place;
   }
 
   private readUrl(query: URLSearchParams) {
@@ -370,7 +395,7 @@ export class Workshop {
     const entry = readEntry(open);
     if (entry) [this.stack, this.place] = [[entry], 0];
   }
-  private writeUrl(): string {
+  private query(): URLSearchParams {
     const query = new URLSearchParams();
     query.set('net', this.address);
     if (this.step !== null) query.set('step', String(this.step));
@@ -384,7 +409,7 @@ export class Workshop {
     if (this.rate !== 0.5) query.set('rate', String(this.rate));
     if (this.line !== 0.5) query.set('line', String(this.line));
     if (this.entry) query.set('open', Object.values(this.entry).join(':'));
-    return query.toString();
+    return query;
   }
   /** The code that shows the same in Python. */
   python(): string {
