@@ -140,7 +140,7 @@ async function asked(path: string, body?: unknown, method = body === undefined ?
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Failure('The server does not answer.', 'Is `neuralmine serve` still running? Start it again and reload.');
+    throw new Failure('The server does not answer.', 'Is “neuralmine serve” still running? Start it again and reload.');
   }
   if (!answer.ok) {
     const said = await answer.json().catch(() => ({}));

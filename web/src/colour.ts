@@ -39,11 +39,11 @@ export function colour(value: number, scale: Scale, limit: number): string {
   return ramp('--zero', value < 0 ? '--minus' : '--plus')[step]!;
 }
 
-/** Black or white, whichever is read better on that colour. */
+/** Black or white, whichever is read better on that colour: pure black, so that the worse case still has 4.5 : 1. */
 export function onTop(background: string): string {
   const [r, g, b] = background.match(/\d+/g)!.map(Number) as Rgb;
   const light = 0.2126 * (r / 255) ** 2.2 + 0.7152 * (g / 255) ** 2.2 + 0.0722 * (b / 255) ** 2.2;
-  return light > 0.18 ? '#1b1814' : '#ffffff';
+  return light > 0.179 ? '#000000' : '#ffffff';
 }
 
 /** Many values at once, each a pixel: the same colours as `colour` gives, for pictures that move. */

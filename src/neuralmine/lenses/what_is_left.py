@@ -55,7 +55,7 @@ def what_is_left(network: Network, text: Input) -> Finding:
             Check("the shortest vector in the last layer", float(norms[-1, smallest]), float(norms[-1].mean()), None, None,
                   f"{names[smallest]}; the other figure is the mean over all words. Zeroed out would be 0."),
         ),
-        summary=f"In the last layer the shortest is {names[smallest]} with {norms[-1, smallest]:.3g} of a mean of {norms[-1].mean():.3g}: "
+        summary=f"In the last layer the shortest is “{names[smallest]}” with {norms[-1, smallest]:.3g} of a mean of {norms[-1].mean():.3g}: "
         + ("it is zeroed out." if norms[-1, smallest] < 1e-6 else "no word is zeroed out."),
         provenance={"tokens": names, "special": [t.special for t in seen.tokens], "layers": list(seen.names)},
     )  # fmt: skip
