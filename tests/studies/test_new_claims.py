@@ -106,6 +106,10 @@ def test_a_net_that_finds_nothing_and_one_that_needs_no_cue_do_not_hold():
     assert unnoticed_cue.judged(rows(1.0, 1.0, 0.5, 0.5), blank).verdict == "partly"
     assert unnoticed_cue.judged(rows(0.5, 0.5, 0.5, 0.5), blank).verdict == "not here"
     assert unnoticed_cue.judged(rows(1.0, 1.0, 0.9, 0.5), blank).verdict == "not here"
+    plain = {"planted": np.full((4, 4), 127.0), "without": np.full((4, 4), 127.0)}  # seen from 3 grey levels on
+    for size, verdict in ((2.0, "partly"), (4.0, "not here")):
+        cue = {**plain, "cue": np.full((4, 4), size)}
+        assert unnoticed_cue.judged(rows(1.0, 1.0, 0.5, 0.5), cue).verdict == verdict
 
 
 def test_descent_on_a_convex_loss_is_the_closed_form(digits, monkeypatch):

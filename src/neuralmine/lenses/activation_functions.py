@@ -80,8 +80,8 @@ def activation_functions(
         (
             Check("the slopes are those of the curves", error, None, None, error < 1e-6,
                   f"The largest difference to (f(z + h) − f(z − h)) ÷ 2h with h = {STEP:g}."),
-            Check("share of this network's sums on a flat part", float(np.mean(saturated)) if saturated else 0.0, None, None, None,
-                  "With the activations it has, mean over its blocks: the larger, the less of the error comes back."),
+            *([Check("share of this network's sums on a flat part", float(np.mean(saturated)), None, None, None,
+                     "With the activations it has, mean over its blocks: the larger, the less of the error comes back.")] if saturated else ()),
         ),
         "; ".join(
             f"{w.block}: {names[k] if k >= 0 else w.activation}"

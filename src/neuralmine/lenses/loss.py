@@ -32,13 +32,16 @@ def loss(
     True
     """
     import torch
+    from torch.nn import functional
 
     name = network.loss if kind == "own" else kind
     labels = torch.as_tensor(np.asarray(data.labels, dtype=np.int64))
     output = trace(network, data.images).output.detach()
     with torch.no_grad():
         parts = per_output(name, output, labels).cpu().double().numpy()
-        wanted = ideal(output, labels).cpu().numpy()
+        wanted = ideal(output, labels)
+        of_torch = functional.mse_loss if name == "squared" else functional.cross_entropy
+        own = float(of_torch(output.double(), wanted.double(), reduction="sum"))
     per_image = parts.sum(1)
     total = float(per_image.sum())
     said = chosen(output).cpu().numpy()
@@ -52,7 +55,7 @@ def loss(
             "total": np.array(total),
             "mean": np.array(total / len(data)),
             "observed": output.cpu().numpy(),
-            "ideal": wanted,
+            "ideal": wanted.cpu().numpy(),
             "said": said,
         },
         (
@@ -61,10 +64,10 @@ def loss(
         ),
         (
             Check(
-                "the parts add up to the whole",
-                abs(float(parts.sum()) - total),
-                passed=abs(float(parts.sum()) - total) <= 1e-9 * max(1.0, total),
-                meaning="Adding all outputs' parts at once against adding image by image.",
+                "the parts add up to torch's own loss",
+                abs(own - total),
+                passed=abs(own - total) <= 1e-5 * max(1.0, total),
+                meaning="The difference between all parts added and what torch's own function says of the same outputs.",
             ),
         ),
         summary=f"{LOSSES[name].capitalize()}: {total:.6g} over {len(data)} images, {total / len(data):.6g} an image. {data.note}",

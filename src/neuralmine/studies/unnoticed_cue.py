@@ -55,10 +55,11 @@ def unnoticed_cue(*, seed: int = 0) -> Verdict:
 def judged(right: np.ndarray, seen: dict[str, np.ndarray]) -> Verdict:
     """The verdict on how often nets were right: with the cue, on the cue alone, without it, and never taught with it."""
     names = ("new pictures with the cue", "the cue alone, on grey", "the same pictures without it", "taught without it")
-    means, least = right.mean(1), float(just_noticeable(np.arange(DARKEST, LIGHTEST + 1)).min())
+    means, largest = right.mean(1), float(np.abs(seen["cue"]).max())
+    least = float(just_noticeable(seen["planted"]).min())
     finds = bool(right[:2].min() >= 0.9)
     nothing_else = bool(np.abs(means[2:] - 0.5).max() < 0.05)
-    below = bool(least > CUE)
+    below = largest < least
     finding = Finding(
         {"right": right, **seen},
         (
@@ -71,7 +72,7 @@ def judged(right: np.ndarray, seen: dict[str, np.ndarray]) -> Verdict:
             Check("right about new pictures", float(means[0]), 0.5, (float(right[0].min()), float(right[0].max())), bool(right[0].min() >= 0.9), f"Mean and range of {right.shape[1]} nets; it fails when any is below 90 %."),
             Check("right on the cue alone", float(means[1]), 0.5, (float(right[1].min()), float(right[1].max())), bool(right[1].min() >= 0.9), "Plain grey with noise and the cue: nothing else can tell."),
             Check("without the cue", float(means[2:].mean()), 0.5, (float(right[2:].min()), float(right[2:].max())), nothing_else, "The same nets on pictures without it, and nets taught without it: half must be right, or something else tells."),
-            Check("the cue against the just noticeable difference", float(CUE), least, None, below, "Grey levels, beside the smallest threshold of Chou and Li (1995) at the greys used. It is a model of one pixel's visibility; no person was asked here."),
+            Check("the cue against the just noticeable difference", largest, least, None, below, "The largest grey level of the cue, beside the smallest threshold of Chou and Li (1995) at the greys of a picture that holds it. It is a model of one pixel's visibility; no person was asked here."),
         ),
         f"A cue of ±{CUE} of 255 grey levels: {100 * means[0]:.1f} % right with it, {100 * means[2]:.1f} % without.",
     )  # fmt: skip
