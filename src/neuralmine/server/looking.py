@@ -75,7 +75,7 @@ def add(app: FastAPI) -> None:
     def images(asked: DataRequest, start: int = 0, count: int = 500) -> Response:
         """Images `start` to `start + count` of a part: pixels, labels, and where each stands in the whole set."""
         part = resolve.data(asked)
-        where = slice(max(start, 0), max(start, 0) + min(count, 2000))
+        where = slice(max(start, 0), max(start, 0) + max(0, min(count, 2000)))
         return binary(
             {
                 "images": part.images[where].astype(np.float32),
