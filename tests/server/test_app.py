@@ -2,6 +2,7 @@
 
 import json
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 import neuralmine as nm
 from neuralmine.server import jobs
 from neuralmine.server.app import make_app
+from neuralmine.server.requests import RunRequest
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,10 +135,36 @@ def test_a_run_from_begin_to_discard(client):
     assert client.get(address).status_code == 404
 
 
+def test_requests_at_once_get_the_same_job(monkeypatch):
+    name = jobs.begin(RunRequest(settings={"epochs": 1}))["run"]
+    jobs.get(name).halt()
+    jobs._jobs.clear()
+    both, found, made = threading.Barrier(2), [], jobs.Job
+
+    def slow(name):
+        time.sleep(0.05)  # so that the second asks before the first is done
+        return made(name)
+
+    def ask():
+        both.wait()
+        found.append(jobs.get(name))
+
+    monkeypatch.setattr(jobs, "Job", slow)
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert found[0] is found[1]
+
+
+def test_no_more_images_are_sent_than_were_asked_for(client):
+    assert len(unpacked(client.post("/api/data?count=3", json={}).content)["images"]) == 3
+    assert len(unpacked(client.post("/api/data?count=-1", json={}).content)["images"]) == 0
+
+
 def test_the_events_begin_with_the_present_state():
-    job = jobs.get(
-        jobs.begin(__import__("neuralmine.server.requests", fromlist=["x"]).RunRequest(settings={"epochs": 2}))["run"]
-    )
+    job = jobs.get(jobs.begin(RunRequest(settings={"epochs": 2}))["run"])
     first = next(job.reports())
     assert first["run"] == job.name
     job.halt()

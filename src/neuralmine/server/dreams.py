@@ -81,6 +81,7 @@ _jobs: dict[str, Job] = {}
 _queue: queue.Queue[str] = queue.Queue()
 _worker: threading.Thread | None = None
 _lock = threading.Lock()
+_reading = threading.Lock()
 
 
 def _folder() -> Path:
@@ -107,12 +108,13 @@ def begin(asked: DreamRequest) -> Job:
 
 def of(name: str) -> Job:
     """The dream of that id. Raises UnknownName."""
-    if name not in _jobs:
+    job = _jobs.get(name)
+    if job is None:
         path = _folder() / name / "dream.json"
         if "/" in name or name.startswith(".") or not path.is_file():
             raise UnknownName("dream", name, [job.name for job in listed()])
-        _read(name)
-    return _jobs[name]
+        job = _read(name)
+    return job
 
 
 def listed() -> list[Job]:
@@ -121,7 +123,7 @@ def listed() -> list[Job]:
         for path in _folder().iterdir():
             if path.name not in _jobs and (path / "dream.json").is_file():
                 _read(path.name)
-    return sorted((job for job in _jobs.values() if job.path.is_dir()), key=lambda job: job.name, reverse=True)
+    return sorted((job for job in list(_jobs.values()) if job.path.is_dir()), key=lambda job: job.name, reverse=True)
 
 
 def go_on() -> None:
@@ -149,6 +151,8 @@ def discard(job: Job) -> None:
     job.stop.set()
     _jobs.pop(job.name, None)
     shutil.rmtree(job.path, ignore_errors=True)
+    if job.status == "waiting":  # one that is dreamt says so itself, when it has stopped
+        job.tell(status="stopped")
 
 
 def photo_of(name: str) -> np.ndarray:
@@ -254,19 +258,24 @@ def _scene(job: Job) -> Scene:
     )
 
 
-def _read(name: str) -> None:
-    said = json.loads((_folder() / name / "dream.json").read_text())
-    said.pop("created", None)
-    job = _jobs[name] = Job(name, DreamRequest(**said))
-    ended = job.path / "ended.json"
-    try:
-        _lay_out(job)
-    except NeuralmineError as error:  # its photo or network is gone: still listed, and it says why
-        job.status, job.message = "failed", str(error)
-        return
-    if ended.is_file():
-        told = json.loads(ended.read_text())
-        job.status, job.message = told["status"], told["message"]
+def _read(name: str) -> Job:
+    """The dream as it lies on disk; two that ask at once get the same one, and nobody gets it half read."""
+    with _reading:
+        if name in _jobs:
+            return _jobs[name]
+        said = json.loads((_folder() / name / "dream.json").read_text())
+        said.pop("created", None)
+        job = Job(name, DreamRequest(**said))
+        ended = job.path / "ended.json"
+        try:
+            _lay_out(job)
+            if ended.is_file():
+                told = json.loads(ended.read_text())
+                job.status, job.message = told["status"], told["message"]
+        except NeuralmineError as error:  # its photo or network is gone: still listed, and it says why
+            job.status, job.message = "failed", str(error)
+        _jobs[name] = job
+        return job
 
 
 def _lay_out(job: Job) -> None:
@@ -284,9 +293,7 @@ def _lay_out(job: Job) -> None:
 
 def _queued(name: str) -> Job:
     global _worker
-    if name not in _jobs:
-        _read(name)
-    job = _jobs[name]
+    job = _read(name)
     job.stop.clear()
     job.tell(status="waiting", message="")
     _queue.put(name)
@@ -353,6 +360,9 @@ def _dream(job: Job) -> None:
             "layer": name, "network": network.name, "photo": job.asked.photo, **asdict(settings),
             "objective": [one.before, one.after], "change": distance(scene.photo, one.picture), "factor": one.factor, "note": one.note,
         }  # fmt: skip
+        if not job.path.is_dir():  # discarded meanwhile: nothing of it may come back
+            _end(job, "stopped")
+            return
         write_picture(eight_bits(one.picture), job.picture(index), about)
         spent += costs[index]
         done = [ready or i == index for i, ready in enumerate(job.done)]

@@ -25,6 +25,7 @@ SPEEDS = {"slow": 0.7, "medium": 0.06, "fast": 0.12, "full": 0.0}
 _PACES = {"slow": "update", "medium": "update", "fast": "epoch", "full": "epoch"}
 
 _jobs: dict[str, Job] = {}
+_lock = threading.Lock()
 
 
 class Job(News):
@@ -65,8 +66,8 @@ class Job(News):
             elif order.do == "stop":
                 self.stopping = True
             self.tell()
-        if order.do in ("play", "step"):
-            self.start()
+            if order.do in ("play", "step"):
+                self.start()
 
     def start(self) -> None:
         if self.thread is None or not self.thread.is_alive():
@@ -260,9 +261,10 @@ def _size(data: Dataset) -> int:
 
 def get(name: str) -> Job:
     """The job of a run; one that is not being trained waits, paused."""
-    if name not in _jobs:
-        _jobs[name] = Job(name)
-    return _jobs[name]
+    with _lock:  # two requests at once must not get two jobs: both would write the run
+        if name not in _jobs:
+            _jobs[name] = Job(name)
+        return _jobs[name]
 
 
 def discard(name: str) -> None:

@@ -51,14 +51,11 @@ class Job(News):
 
 
 _jobs: dict[str, Job] = {}
+_beginning = threading.Lock()
 
 
 def begin(asked: MethodRequest) -> Job:
     """Begin an experiment; one of the same kind that is running makes way. Raises for what cannot be tried."""
-    for old in list(_jobs.values()):
-        old.stop.set()
-    while len(_jobs) > 8:
-        _jobs.pop(next(iter(_jobs)))
     job = Job(uuid.uuid4().hex[:12], asked)
     network, data = resolve.network(asked.network), resolve.data(asked.data)
     recipe = {"optimizer": asked.optimizer, "lr": asked.lr, "batch": asked.batch}
@@ -71,21 +68,27 @@ def begin(asked: MethodRequest) -> Job:
             network, data, asked.ingredients, asked.seeds, asked.seed, asked.test, asked.limit, epochs=asked.epochs,
             **recipe,
         )  # fmt: skip
-    _jobs[job.name] = job
+    with _beginning:  # requests come in threads of their own
+        for old in _jobs.values():
+            old.stop.set()
+        _jobs[job.name] = job
+        for name in list(_jobs)[:-8]:
+            del _jobs[name]
     threading.Thread(target=_life, args=(job, job.work), name="experiment", daemon=True).start()
     return job
 
 
 def of(name: str) -> Job:
     """The experiment of that id. Raises UnknownName."""
-    if name not in _jobs:
-        raise UnknownName("experiment", name, _jobs)
-    return _jobs[name]
+    job = _jobs.get(name)
+    if job is None:
+        raise UnknownName("experiment", name, list(_jobs))
+    return job
 
 
 def stop_all() -> None:
     """End them before the process does."""
-    for job in _jobs.values():
+    for job in list(_jobs.values()):
         job.stop.set()
 
 

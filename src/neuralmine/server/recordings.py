@@ -45,17 +45,20 @@ class Example:
 
 _example: Example | None = None
 _thread: threading.Thread | None = None
+_beginning = threading.Lock()
 
 
 def record_example() -> Example:
     """Begin to record the example, or go on with the one under way."""
     global _example, _thread
-    if _example is None or _example.status != "recording":
-        _example = Example()
-        _thread = threading.Thread(target=_life, args=(_example,), name="example recording", daemon=True)
-        _thread.start()
-    _example.begun.wait(60)
-    return _example
+    with _beginning:  # requests come in threads of their own
+        if _example is None or _example.status != "recording":
+            _example = Example()
+            _thread = threading.Thread(target=_life, args=(_example,), name="example recording", daemon=True)
+            _thread.start()
+        example = _example
+    example.begun.wait(60)
+    return example
 
 
 def stop() -> None:

@@ -64,11 +64,14 @@ def _kept(address: str, make: Any) -> Network:
         with _lock:
             if address in _networks:
                 return _networks[address]
-        made = make()
-    with _lock:
-        _networks[address] = made
-        while len(_networks) > 64:
-            _networks.popitem(last=False)
+        try:
+            made = make()
+            with _lock:
+                _networks[address] = made
+                while len(_networks) > 64:
+                    _networks.popitem(last=False)
+        finally:
+            _making.pop(address, None)
     return made
 
 

@@ -130,8 +130,7 @@ class Toy(News):
                         lambda: self.status != "playing", max(0.0, pause - (time.monotonic() - began))
                     )
         except Exception as error:  # whatever went wrong belongs on the page, not into a thread's silence
-            self.training = None
-            self.tell(status="failed", message=failure(error))
+            self.tell(training=None, status="failed", message=failure(error))
 
     def stop(self) -> None:
         """Stop for good: what trains lets go of the net."""
@@ -169,6 +168,7 @@ def how(asked: ToyRequest) -> dict[str, Any]:
 
 
 _toys: dict[str, Toy] = {}
+_beginning = threading.Lock()
 
 
 def begin(asked: ToyRequest) -> Toy:
@@ -185,9 +185,11 @@ def begin(asked: ToyRequest) -> Toy:
     if asked.weights is not None:
         toy.put(np.asarray(asked.weights, dtype=np.float64))
         toy.updates = asked.updates
-    _toys[toy.name] = toy
-    while len(_toys) > 8:
-        _toys.pop(next(iter(_toys))).stop()
+    with _beginning:  # requests come in threads of their own
+        _toys[toy.name] = toy
+        old = [_toys.pop(name) for name in list(_toys)[:-8]]
+    for one in old:
+        one.stop()
     return toy
 
 
@@ -199,9 +201,10 @@ def stop_all() -> None:
 
 def of(name: str) -> Toy:
     """The toy of that id. Raises UnknownName."""
-    if name not in _toys:
-        raise UnknownName("toy", name, _toys)
-    return _toys[name]
+    toy = _toys.get(name)
+    if toy is None:
+        raise UnknownName("toy", name, list(_toys))
+    return toy
 
 
 def control(toy: Toy, order: ToyOrder) -> None:
