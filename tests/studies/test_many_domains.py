@@ -71,10 +71,10 @@ def test_a_net_says_what_scikit_learn_says_with_its_weights_and_the_rest_is_coun
     known, asked = many_domains.parts(load("digits"), 3)
     flat = load("digits").split(0.25, 3)[0].images.reshape(-1, 64).astype(np.float64)
     assert known.images == pytest.approx((flat - flat.mean(0)) / flat.std())
-    kept = {}
-    monkeypatch.setattr(many_domains, "network_of", lambda module, **options: kept.setdefault("net", many_domains_network_of(module, **options)))  # fmt: skip
+    nets, wrapped = [], many_domains.network_of
+    monkeypatch.setattr(many_domains, "network_of", lambda *given, **options: nets.append(wrapped(*given, **options)) or nets[-1])  # fmt: skip
     net = many_domains.taught(known, (many_domains.HIDDEN,), 3)
-    module = kept["net"].module
+    module = nets[0].module
     twin = MLPClassifier((many_domains.HIDDEN,)).partial_fit(known.images, known.labels, classes=np.arange(10))
     layers = (module.hidden1.sum, module.output.sum)
     twin.coefs_ = [layer.weight.numpy().T.astype(np.float64) for layer in layers]
@@ -84,9 +84,6 @@ def test_a_net_says_what_scikit_learn_says_with_its_weights_and_the_rest_is_coun
     assert score(net) == pytest.approx(twin.score(asked.images, asked.labels), abs=0.005)
     counts = [int((known.labels == label).sum()) for label in range(10)]
     assert score(many_domains.ways(known, 3)[3]) == np.mean(asked.labels == counts.index(max(counts)))
-
-
-many_domains_network_of = many_domains.network_of
 
 
 def test_the_nearest_example_is_the_nearest(monkeypatch):

@@ -277,7 +277,7 @@ def _sheet(surfaces: np.ndarray) -> np.ndarray:
 
 
 def _convolutions_of_the_picture(network: Network) -> list[str]:
-    """The convolutions that are given the picture itself, or the picture with its colours shifted and scaled."""
+    """The convolutions that are given the picture itself, maybe padded, or with its colours shifted and scaled."""
     import torch
 
     picture = network.encode(np.random.default_rng(0).uniform(0, 1, network.shape))
@@ -286,7 +286,7 @@ def _convolutions_of_the_picture(network: Network) -> list[str]:
 
     def note(name: str) -> Any:
         def hook(part: torch.nn.Module, given: tuple[Any, ...]) -> None:
-            if given and given[0].shape == wanted.shape and _same_up_to_scale(given[0].double(), wanted):
+            if given and any(_same_up_to_scale(part, wanted) for part in _windows(given[0].double(), wanted)):
                 found.append(name)
 
         return hook
@@ -301,6 +301,17 @@ def _convolutions_of_the_picture(network: Network) -> list[str]:
         for hook in hooks:
             hook.remove()
     return found
+
+
+def _windows(given: Any, picture: Any) -> list[Any]:
+    """Every part of what is given that is as large as the picture; none when more than a border of 8 pixels is left."""
+    if given.ndim != 4 or given.shape[:2] != picture.shape[:2]:
+        return []
+    extra = [one - other for one, other in zip(given.shape[2:], picture.shape[2:], strict=True)]
+    if min(extra) < 0 or max(extra) > 8:
+        return []
+    rows, columns = picture.shape[2:]
+    return [given[..., i : i + rows, j : j + columns] for i in range(extra[0] + 1) for j in range(extra[1] + 1)]
 
 
 def _same_up_to_scale(given: Any, picture: Any) -> bool:
