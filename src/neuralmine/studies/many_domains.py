@@ -83,7 +83,7 @@ def judged(right: np.ndarray, shuffled: np.ndarray, shown: Mapping[str, np.ndarr
     finding = Finding(
         {"right": right, "shuffled": shuffled, **{name: value for name, value in shown.items() if value.dtype.kind in "fib"}},
         (
-            Bars(f"the net, mean of {right.shape[2]} starts", tuple(f"{one.name}: {one.score}" for one in DOMAINS), means[:, 0], None, "share", 1.0),
+            Bars(f"the net on what it has not seen, mean of {right.shape[2]} starts", tuple(one.name for one in DOMAINS), means[:, 0], None, "share", 1.0),
             Table("beside it", ("domain", "the job", "data", *WAYS, "shuffled labels", "net − no hidden layer", "from", "to"),
                   tuple((one.name, one.job, one.data, *map(float, means[i]), float(shuffled[i]), gains[i][0], *gains[i][1]) for i, one in enumerate(DOMAINS))),
             *_pictures(shown),
