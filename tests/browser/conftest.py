@@ -1,11 +1,13 @@
 """A real server and a real Chromium for the tests of the page: one of each in every worker, a file in one worker."""
 
+import atexit
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -15,6 +17,9 @@ import pytest
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
         "--disable-sync", "--no-first-run"]  # fmt: skip
+# What the servers of this worker complain of: shown beside what the page complained of.
+LOG = Path(tempfile.mkdtemp(prefix="neuralmine-servers-")) / "log.txt"
+atexit.register(shutil.rmtree, LOG.parent, ignore_errors=True)
 
 
 def free_port() -> int:
@@ -34,7 +39,8 @@ class Server:
     def start(self) -> None:
         environment = {**os.environ, "NEURALMINE_HOME": str(self.home), "NO_BROWSER": "1", "PORT": str(self.port)}
         command = [sys.executable, "-c", "from neuralmine.cli import main; main()", "serve"]
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with LOG.open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
         for _ in range(300):
             try:
                 urllib.request.urlopen(self.url("/api/catalogue"), timeout=5).close()
@@ -94,7 +100,7 @@ def open_page(chromium):
     yield make
     for context in pages:
         context.close()
-    assert complaints == []
+    assert complaints == [], LOG.read_text()[-6000:]
 
 
 def soon(read, wanted) -> None:

@@ -18,7 +18,7 @@ def test_a_claim_says_how_far_it_is_stops_and_shows_its_figures(open_page, serve
         assert page.locator("[role=alert] button:has-text('Try again')").count() == 1
         return
     page.get_by_label("Do the first hidden neurons of a trained digit net").scroll_into_view_if_needed()
-    page.wait_for_selector("article.claim", timeout=120_000)
+    page.wait_for_selector("article.claim", timeout=300_000)
     page.locator("section button:has-text('See the figures')").first.click()
     page.wait_for_selector("section .menu, section figure, section svg")
     wide = "[...document.querySelectorAll('.page section, .page article')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length"

@@ -133,7 +133,7 @@ def test_axe_finds_nothing_on_any_panel(open_page, server, scheme, width):
         page.wait_for_timeout(900)
         assert violations(page) == [], tab
     page.goto(server.url("/claims"))
-    page.wait_for_selector("article.claim", timeout=120_000)  # the first of them; the others follow as one scrolls
+    page.wait_for_selector("article.claim", timeout=300_000)  # the first of them; the others follow as one scrolls
     assert violations(page) == [], "Claims"
 
 
