@@ -10,7 +10,6 @@ and stamps the finding with its lens, parameters and provenance.
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import importlib
@@ -135,9 +134,11 @@ def first_lines(folder: Path) -> dict[str, str]:
 
 
 def _first_line(source: str, function: str) -> str:
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            return (ast.get_docstring(node) or "").split("\n")[0]
+    # Compiled, never run; not parsed by `ast`, which breaks in CPython 3.11 when two threads use it at once.
+    for code in compile(source, function, "exec", dont_inherit=True, optimize=0).co_consts:
+        if isinstance(code, python_types.CodeType) and code.co_name == function:
+            said = code.co_consts[0]
+            return said.strip().split("\n")[0] if isinstance(said, str) else ""
     return ""
 
 

@@ -198,6 +198,10 @@ def test_a_misspelt_lens_is_corrected():
         nm.look("nueron")
 
 
+def test_the_listed_line_is_the_first_of_the_docstring():
+    assert summaries() == {name: inspect.getdoc(find(name).function).split("\n")[0] for name in LENSES}
+
+
 @pytest.mark.parametrize("code", ["import neuralmine", "from neuralmine.lens import summaries; summaries()",
                                   "from neuralmine.lens import find, summaries; [find(n) for n in summaries()]"])  # fmt: skip
 def test_listing_lenses_loads_no_torch(code):
