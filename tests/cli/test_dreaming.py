@@ -79,7 +79,7 @@ def test_a_zooming_video_has_as_many_pictures_as_asked(place, monkeypatch):
 
 
 def test_ctrl_c_leaves_the_finished_layers(place):
-    words = ["dream", "photo.png", "--steps", "60", "--gif", "d.gif"]
+    words = ["dream", "photo.png", "--steps", "1000", "--gif", "d.gif"]  # seconds for each layer
     running = subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     first = place / "photo-dream" / "01-0.png"
     while not first.exists() and running.poll() is None:

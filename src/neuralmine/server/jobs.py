@@ -310,7 +310,7 @@ def add(app: FastAPI) -> None:
         }
 
     @app.post("/api/runs/{name}/seal")
-    def open_seal(name: str) -> dict[str, Any]:
+    def open_run_seal(name: str) -> dict[str, Any]:
         """Test a run on its sealed images, once; a second time says when the first was."""
         return open_seal(name)
 

@@ -24,9 +24,16 @@ class Underway {
 }
 export const underway = new Underway();
 
+// Whoever leaves the page waits no longer: what was still asked for would only keep the next page waiting.
+const asked = new Set<string>();
+addEventListener('pagehide', () => {
+  for (const ticket of asked) void fetch(`/api/underway/${ticket}`, { method: 'DELETE', keepalive: true });
+});
+
 /** Ask with a ticket, and follow how far the answer is until it comes. */
 export async function followed<T>(name: string, ask: (ticket: string) => Promise<T>): Promise<T> {
   const ticket = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  asked.add(ticket);
   let timer = setTimeout(poll, FIRST);
   async function poll() {
     const answer = await fetch(`/api/underway/${ticket}`).catch(() => null);
@@ -38,6 +45,7 @@ export async function followed<T>(name: string, ask: (ticket: string) => Promise
   try {
     return await ask(ticket);
   } finally {
+    asked.delete(ticket);
     clearTimeout(timer);
     timer = 0;
     underway.drop(ticket);
