@@ -18,7 +18,7 @@ from ..types import Check, Dataset, Finding, Verdict
 from ..views import Bars, Lines, Table
 from ._cart_pole import ACTIONS, TICK, TICKS, attempt, lessons, seen, starts, teacher
 
-STARTS, UPDATES, BATCH, HIDDEN = 5, 400, 128, 64
+STARTS, UPDATES, BATCH, HIDDEN = 4, 400, 128, 64
 SOUNDS, LESSONS, ATTEMPTS = 2000, 8000, 40
 OVERLAP = 1 / 3  # test ÷ training pictures of the random splits of one set
 HEARD = ("heed", "hod")  # the vowels that are shown
