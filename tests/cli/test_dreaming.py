@@ -16,7 +16,8 @@ from neuralmine.cli import main
 from neuralmine.moving import notes_of
 
 SLOW = """
-import torch, neuralmine as nm, neuralmine.networks
+import signal, torch, neuralmine as nm, neuralmine.networks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with Ctrl-C ignored
 torch.set_num_threads(1)
 layers = [torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.Conv2d(6, 6, 3), torch.nn.Conv2d(6, 8, 3)]
 net = nm.load(torch.nn.Sequential(*layers), shape=(3, 16, 16))
@@ -79,7 +80,7 @@ def test_a_zooming_video_has_as_many_pictures_as_asked(place, monkeypatch):
 
 
 def test_ctrl_c_leaves_the_finished_layers(place):
-    words = ["dream", "photo.png", "--steps", "1000", "--gif", "d.gif"]  # seconds for each layer
+    words = ["dream", "photo.png", "--steps", "500", "--gif", "d.gif"]  # a second or more for each layer
     running = subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     first = place / "photo-dream" / "01-0.png"
     while not first.exists() and running.poll() is None:

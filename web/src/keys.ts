@@ -16,10 +16,11 @@ function taken(key: string, place: Element): boolean {
 
 /** Do what the table says of the pressed key. */
 export function act(table: Key[], event: KeyboardEvent) {
-  const control = event.ctrlKey || event.metaKey;
+  const typed = '[]{}'.includes(event.key); // on many keyboards these are typed with AltGr or Option
+  const control = !typed && (event.ctrlKey || event.metaKey);
   const key = control ? `Ctrl+${event.shiftKey ? 'Shift+' : ''}${event.key.toUpperCase()}` : event.key;
   const action = table.map(([keys]) => (typeof keys === 'string' ? undefined : keys[key])).find(Boolean);
-  if (!action || event.altKey || taken(key, event.target as Element)) return;
+  if (!action || (event.altKey && !typed) || taken(key, event.target as Element)) return;
   action();
   event.preventDefault();
 }

@@ -53,7 +53,7 @@ def many_domains(*, seed: int = 0) -> Verdict:
     One recipe for all: a hidden layer of 64 units, 400 updates of 128 examples, the same optimiser and rate. Handwritten
     digits; breast tumours from measures of their cells; ten vowels from generated sounds; the kind of colour that a
     name means, from its letters; and a cart that has to swing up a hanging pole, learned from a rule's example. Each is
-    asked about what it has not seen, five times with other parts, beside the same net without its hidden layer, the
+    asked about what it has not seen, four times with other parts, beside the same net without its hidden layer, the
     nearest training example, and always the commonest answer; in the first start also the same net taught shuffled
     labels. The pole is also driven by random pushes, and by pushing where it leans.
     """
