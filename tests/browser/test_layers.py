@@ -187,9 +187,16 @@ def test_slow_motion_plays_names_its_steps_and_stops(open_page, server):
     page.locator("select:near(:text('speed'))").last.select_option("fast")
     page.locator("h1").evaluate("document.activeElement.blur()")
     page.keyboard.press(" ")
-    page.wait_for_selector("output:has-text('Slide, 6 of')")
+    slider = page.get_by_role("slider", name="Sub-step")
+    soon(lambda: int(slider.input_value()) >= 6, True)
     page.keyboard.press(" ")
+    stopped = slider.input_value()
+    page.wait_for_timeout(500)
+    assert slider.input_value() == stopped
+    slider.fill("6")
+    page.wait_for_selector("output:has-text('Slide, 6 of')")
     soon(lambda: bool(re.match(r"[−\d.]+ = the largest of", page.inner_text(".equation"))), True)
+    slider.evaluate("node => node.blur()")
     page.keyboard.press("a")
     page.wait_for_selector("output:has-text('All at once')")
 
